@@ -65,17 +65,18 @@ const (
 
 // Type is one event of the catalogue.
 type Type struct {
-	No      int         // 1..16, the number in the catalogue; stable, stored as _type
-	Name    string      // ServiceRequested
-	Topic   string      // welfare.demand.request
-	Table   string      // service_requested
-	Family  Family      //
-	Key     int         // index in Fields of the field that is the Kafka key
-	Subject int         // index of the subject's pseudonym (pseudonym, student or respondent); -1: none
-	Fields  []Field     // leaves in schema order
-	Schema  avro.Schema // current schema
-	Raw     string      // text of the current schema, as in schemas/avro
-	byName  map[string]int
+	No          int         // 1..16, the number in the catalogue; stable, stored as _type
+	Name        string      // ServiceRequested
+	Topic       string      // welfare.demand.request
+	Table       string      // service_requested
+	Family      Family      //
+	Key         int         // index in Fields of the field that is the Kafka key
+	Subject     int         // index of the subject's pseudonym (pseudonym, student or respondent); -1: none
+	Fields      []Field     // leaves in schema order
+	Schema      avro.Schema // current schema
+	Raw         string      // text of the current schema, as in schemas/avro
+	byName      map[string]int
+	byNameOrder []int // field indexes in the order of their names
 }
 
 // Header fields come first in every event, in this order, so that their index is the same everywhere.
@@ -208,6 +209,7 @@ func newType(raw string) (*Type, error) {
 	if err := t.flatten("", rec); err != nil {
 		return nil, err
 	}
+	t.byNameOrder = t.nameOrder()
 	return t, nil
 }
 
@@ -297,6 +299,10 @@ func newField(f *avro.Field) (Field, error) {
 	switch d := f.Default().(type) {
 	case nil:
 		out.Default.Null = true
+	case bool:
+		if d {
+			out.Default.Int = 1
+		}
 	case float64:
 		out.Default.Float = d
 	case []any:
@@ -327,8 +333,8 @@ func Snake(name string) string {
 	return b.String()
 }
 
-// sortedPaths returns the field indexes in the order of their names, the order of the content hash.
-func (t *Type) sortedPaths() []int {
+// nameOrder returns the field indexes in the order of their names, the order of the content hash.
+func (t *Type) nameOrder() []int {
 	out := make([]int, len(t.Fields))
 	for i := range out {
 		out[i] = i

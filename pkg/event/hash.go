@@ -1,0 +1,105 @@
+package event
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"math"
+)
+
+// HashVersion is the version of ContentHash, stored beside each hash: hashes compare only within one.
+const HashVersion = 1
+
+// ParseUUID reads the canonical form of a UUID, 36 characters, in either case.
+func ParseUUID(s []byte) (id [16]byte, ok bool) {
+	if len(s) != 36 || s[8] != '-' || s[13] != '-' || s[18] != '-' || s[23] != '-' {
+		return id, false
+	}
+	var digits [32]byte
+	copy(digits[0:], s[0:8])
+	copy(digits[8:], s[9:13])
+	copy(digits[12:], s[14:18])
+	copy(digits[16:], s[19:23])
+	copy(digits[20:], s[24:36])
+	_, err := hex.Decode(id[:], digits[:])
+	return id, err == nil
+}
+
+// IDHash is the key of the identity (topic, source, eventId): the first 16 bytes of SHA-256 over
+// topic, 0, source, 0 and the 16 bytes of the UUID. Sixteen bytes of a cryptographic hash make a
+// chance collision among 10^12 events less likely than 10^-14, so the hub takes equal hashes as equal
+// identities.
+func IDHash(dst *[16]byte, topic string, source []byte, eventID [16]byte) {
+	var stack [256]byte
+	buf := append(stack[:0], topic...)
+	buf = append(buf, 0)
+	buf = append(buf, source...)
+	buf = append(buf, 0)
+	buf = append(buf, eventID[:]...)
+	sum := sha256.Sum256(buf)
+	copy(dst[:], sum[:])
+}
+
+// Hasher computes content hashes, reusing its buffer. Not safe for concurrent use.
+type Hasher struct{ buf []byte }
+
+// Sum is the SHA-256 of the content of the event: every field that differs from its default, in the
+// order of their names, save eventId (the key under which contents are compared), recordedAt and
+// traceparent. A field that the schema gains later, with a default, so leaves the hash of events
+// that do not carry it as it was.
+func (h *Hasher) Sum(r *Row) [32]byte {
+	b := h.buf[:0]
+	for _, i := range r.Type.byNameOrder {
+		if i == EventID || i == RecordedAt || i == Traceparent {
+			continue
+		}
+		f, v := &r.Type.Fields[i], &r.Vals[i]
+		if v.Null || f.HasDef && isDefault(f, v) {
+			continue
+		}
+		b = append(b, f.Name...)
+		b = append(b, 0)
+		switch f.Kind {
+		case String, UUID, Bytes:
+			b = binary.AppendUvarint(b, uint64(len(v.Bytes)))
+			b = append(b, v.Bytes...)
+		case Double:
+			b = binary.BigEndian.AppendUint64(b, math.Float64bits(v.Float))
+		case Enum:
+			s := f.Symbols[v.Int]
+			b = binary.AppendUvarint(b, uint64(len(s)))
+			b = append(b, s...)
+		case Strings:
+			b = binary.AppendUvarint(b, uint64(len(v.List)))
+			for _, s := range v.List {
+				b = binary.AppendUvarint(b, uint64(len(s)))
+				b = append(b, s...)
+			}
+		default:
+			b = binary.AppendVarint(b, v.Int)
+		}
+	}
+	h.buf = b
+	return sha256.Sum256(b)
+}
+
+func isDefault(f *Field, v *Value) bool {
+	if f.Default.Null {
+		return v.Null
+	}
+	switch f.Kind {
+	case Double:
+		return v.Float == f.Default.Float
+	case Strings:
+		return len(v.List) == 0
+	case Bool:
+		return v.Int == f.Default.Int
+	}
+	return false
+}
+
+// ContentHash is Hasher.Sum for callers off the hot path.
+func (r *Row) ContentHash() [32]byte {
+	var h Hasher
+	return h.Sum(r)
+}
