@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Installs what the tests need and the machine lacks: Debian packages and Python clients.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+missing=()
+for want in java:openjdk-17-jre-headless mvn:maven npm:npm python3:python3 gcc:gcc; do
+  command -v "${want%%:*}" >/dev/null || missing+=("${want#*:}")
+done
+if [ "${#missing[@]}" -gt 0 ]; then
+  apt-get update -q
+  apt-get install -y -q --no-install-recommends "${missing[@]}"
+fi
+if ! .cache/python/bin/python -c 'import confluent_kafka, fastavro, clickhouse_connect' 2>/dev/null; then
+  python3 -m venv .cache/python
+  .cache/python/bin/pip install -q --disable-pip-version-check -r tests/python/requirements.txt
+fi
