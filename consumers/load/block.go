@@ -1,0 +1,302 @@
+package load
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+
+	"github.com/welfarehub/welfarehub/pkg/dedup"
+	"github.com/welfarehub/welfarehub/pkg/event"
+	"github.com/welfarehub/welfarehub/pkg/privacy"
+	"github.com/welfarehub/welfarehub/pkg/validate"
+)
+
+// topic is what the partitions of one topic share in this process.
+type topic struct {
+	*event.Type
+	l        *Loader
+	decoders decoders
+
+	// mu is held from the decision of a block to its insert: two partitions of one topic must not both
+	// take the same id for new.
+	mu      sync.Mutex
+	filter  dedup.Filter
+	rebuilt bool // the filter has all ids that were stored before this instance began
+	cols    *columns
+	row     *event.Row
+	check   *validate.Validator
+	res     validate.Result
+	hasher  event.Hasher
+}
+
+func newTopic(t *event.Type, l *Loader) *topic {
+	return &topic{
+		Type: t, l: l, decoders: decoders{src: l.opt.Schemas},
+		cols: newColumns(t), row: event.NewRow(t), check: validate.New(),
+	}
+}
+
+// block is a decided block: one end for each record.
+type block struct {
+	p    position
+	c    claim
+	at   time.Time // of the decision
+	recs []kafka.Message
+	ends []ended
+}
+
+// ended is the end of one record, with what its outcome and letter need.
+type ended struct {
+	end      End
+	flags    uint16
+	schemaID int
+	source   string // empty where it could not be read
+	eventID  string // empty where it could not be read
+	why      *rejection
+}
+
+// rejection is why a record was rejected. It holds no value of the record.
+type rejection struct {
+	Code        string   `json:"code"`
+	Codes       []string `json:"codes"`
+	Field       string   `json:"field"`
+	Message     string   `json:"message"`
+	Source      *string  `json:"source"`
+	EventID     *string  `json:"event_id"`
+	ValueHash   string   `json:"value_hash"`
+	OfPartition *int     `json:"of_partition,omitempty"`
+	OfOffset    *int64   `json:"of_offset,omitempty"`
+	OfHash      string   `json:"of_hash,omitempty"`
+	Hash        string   `json:"hash,omitempty"`
+}
+
+// copyOf is the detail of a duplicate.
+type copyOf struct {
+	Source      string `json:"source"`
+	EventID     string `json:"event_id"`
+	OfPartition int    `json:"of_partition"`
+	OfOffset    int64  `json:"of_offset"`
+}
+
+// deferred is a record whose id may be known: its end waits for the exact look-up.
+type deferred struct {
+	at      int // index in recs
+	id      [16]byte
+	content [32]byte
+}
+
+// decide gives each record its end and fills t.cols with the rows of the block (step 2). The caller
+// holds t.mu. An error is an outage: nothing was stored, the block is decided again.
+func (t *topic) decide(ctx context.Context, p position, c claim, recs []kafka.Message) (*block, error) {
+	if !t.rebuilt {
+		if err := t.l.store.loadIDs(ctx, t.Type, &t.filter, 0); err != nil {
+			return nil, err
+		}
+		t.rebuilt = true
+	}
+	b := &block{p: p, c: c, at: time.Now().UTC().Truncate(time.Millisecond), recs: recs, ends: make([]ended, len(recs))}
+	t.cols.reset()
+	var waiting []deferred
+	for i := range recs {
+		end, err := t.read(ctx, &recs[i])
+		if err != nil {
+			return nil, err
+		}
+		b.ends[i] = end
+		if end.why != nil {
+			t.reject(b, i)
+			continue
+		}
+		d := deferred{at: i, content: t.hasher.Sum(t.row)}
+		uuid, _ := event.ParseUUID(t.row.Vals[event.EventID].Bytes)
+		event.IDHash(&d.id, t.Topic, t.row.Vals[event.Source].Bytes, uuid)
+		if t.filter.TestAndAdd(&d.id) {
+			waiting = append(waiting, d)
+			continue
+		}
+		t.accept(b, &d)
+	}
+	if err := t.resolve(ctx, b, waiting); err != nil {
+		return nil, err
+	}
+	t.cols.seal(p.partition, c.from, c.to, t.l.owner, b.at)
+	return b, nil
+}
+
+// read decodes and validates one record into t.row.
+func (t *topic) read(ctx context.Context, m *kafka.Message) (ended, error) {
+	e := ended{end: Loaded}
+	poison := func(code, field, message string) (ended, error) {
+		e.end = Rejected
+		e.why = &rejection{Code: code, Codes: []string{code}, Field: field, Message: message}
+		return e, nil
+	}
+	if len(m.Value) == 0 {
+		return poison("P01", "", "value is null or empty; a record is annulled by a RecordRevoked event, not by a tombstone")
+	}
+	if len(m.Value) < event.FrameSize+1 || m.Value[0] != 0 {
+		return poison("P02", "", "value does not begin with the Confluent frame: byte 0, four bytes of schema id; is the serializer's wire format Confluent?")
+	}
+	e.schemaID = int(int32(binary.BigEndian.Uint32(m.Value[1:])))
+	if len(m.Value) > t.l.opt.MaxValueBytes {
+		return poison("P06", "", fmt.Sprintf("value has %d bytes, the limit is %d (max-value-bytes)", len(m.Value), t.l.opt.MaxValueBytes))
+	}
+	schema, found, err := t.decoders.get(ctx, t.Type, e.schemaID)
+	if err != nil {
+		return e, err
+	}
+	if !found {
+		return poison("P03", "", fmt.Sprintf("schema id %d is not in the registry; register the schema before publishing", e.schemaID))
+	}
+	if schema.dec == nil {
+		return poison(schema.code, "", schema.problem)
+	}
+	if err := schema.dec.Decode(m.Value[event.FrameSize:], t.row); err != nil {
+		var d *event.DecodeError
+		if !errors.As(err, &d) {
+			return e, err
+		}
+		return poison(d.Code, d.Field, d.Problem)
+	}
+	e.source, e.eventID = t.row.Str(event.Source), strings.ToLower(t.row.Str(event.EventID))
+	t.check.Check(t.row, validate.Meta{Key: m.Key, Timestamp: m.Time.UnixMilli(), Headers: m.Headers}, &t.res)
+	e.flags = uint16(t.res.Flags)
+	if len(t.res.Violations) == 0 {
+		return e, nil
+	}
+	first := t.res.Violations[0]
+	e.end = Rejected
+	e.why = &rejection{Code: string(first.Code), Field: first.Field, Message: first.Message}
+	for _, v := range t.res.Violations {
+		if n := len(e.why.Codes); n == 0 || e.why.Codes[n-1] != string(v.Code) {
+			e.why.Codes = append(e.why.Codes, string(v.Code))
+		}
+	}
+	e.source, e.eventID = identifier(e.source, 200), identifier(e.eventID, 64)
+	return e, nil
+}
+
+// identifier is an identifier of a rejected event as it may be told: not one that is overlong or holds a
+// codice fiscale.
+func identifier(s string, limit int) string {
+	if len(s) > limit || privacy.ContainsCF([]byte(s)) {
+		return ""
+	}
+	return s
+}
+
+// accept adds the row of the event in t.row.
+func (t *topic) accept(b *block, d *deferred) {
+	e := &b.ends[d.at]
+	t.cols.appendRow(&meta{
+		offset: b.recs[d.at].Offset, end: Loaded, schemaID: e.schemaID, flags: e.flags, idHash: d.id, contentHash: d.content,
+	}, t.row.Vals)
+}
+
+// reject adds the row of a rejected record.
+func (t *topic) reject(b *block, i int) {
+	e := &b.ends[i]
+	why := e.why
+	sum := sha256.Sum256(b.recs[i].Value)
+	why.ValueHash = hex.EncodeToString(sum[:])
+	if e.source != "" {
+		why.Source = &e.source
+	}
+	if e.eventID != "" {
+		why.EventID = &e.eventID
+	}
+	t.cols.appendRow(&meta{offset: b.recs[i].Offset, end: Rejected, schemaID: e.schemaID, detail: mustJSON(why)}, nil)
+}
+
+// mustJSON encodes a detail, whose types always encode.
+func mustJSON(v any) []byte {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		panic("BUG: detail does not encode: " + err.Error())
+	}
+	return raw
+}
+
+// resolve ends the records whose id may be known, in the order of their offsets: an id stored before the
+// block, or earlier in it, makes a duplicate, or E07 where the content differs.
+func (t *topic) resolve(ctx context.Context, b *block, waiting []deferred) error {
+	if len(waiting) == 0 {
+		return nil
+	}
+	ids := make([][16]byte, len(waiting))
+	wanted := make(map[[16]byte]bool, len(waiting))
+	for i := range waiting {
+		ids[i] = waiting[i].id
+		wanted[ids[i]] = true
+	}
+	first, err := t.l.store.lookup(ctx, t.Type, ids)
+	if err != nil {
+		return err
+	}
+	for id, k := range first {
+		if k.partition == b.p.partition && k.offset >= b.c.from && k.offset < b.c.to {
+			delete(first, id) // the block itself, by a view that a crash left without its table
+		}
+	}
+	for row := range t.cols.rows() {
+		id := [16]byte(t.cols.idHash.Row(row))
+		if wanted[id] && t.cols.end[row] == int8(Loaded) {
+			first[id] = known{b.p.partition, int64(t.cols.offset[row]), [32]byte(t.cols.contentHash.Row(row))}
+		}
+	}
+	for i := range waiting {
+		d := &waiting[i]
+		e := &b.ends[d.at]
+		k, seen := first[d.id]
+		switch {
+		case !seen:
+			end, err := t.read(ctx, &b.recs[d.at]) // the row was overwritten since
+			if err != nil {
+				return err
+			}
+			b.ends[d.at] = end
+			t.accept(b, d)
+			first[d.id] = known{b.p.partition, b.recs[d.at].Offset, d.content}
+		case k.content == d.content:
+			e.end = Duplicate
+			t.cols.appendRow(&meta{
+				offset: b.recs[d.at].Offset, end: Duplicate, schemaID: e.schemaID,
+				detail: mustJSON(copyOf{e.source, e.eventID, k.partition, k.offset}),
+			}, nil)
+		default:
+			e.end, e.flags = Rejected, 0
+			e.why = &rejection{
+				Code: "E07", Codes: []string{"E07"}, Field: "eventId",
+				Message:     fmt.Sprintf("eventId was published before, at partition %d offset %d, with another content; a correction has a new eventId and a higher recordVersion", k.partition, k.offset),
+				OfPartition: &k.partition, OfOffset: &k.offset, OfHash: hex.EncodeToString(k.content[:]), Hash: hex.EncodeToString(d.content[:]),
+			}
+			t.reject(b, d.at)
+		}
+	}
+	return nil
+}
+
+// counts sums the ends of the block.
+func (b *block) counts() Counts {
+	c := Counts{Read: int64(len(b.ends))}
+	for i := range b.ends {
+		switch b.ends[i].end {
+		case Loaded:
+			c.Loaded++
+		case Duplicate:
+			c.Duplicate++
+		case Rejected:
+			c.Rejected++
+		}
+	}
+	return c
+}

@@ -1,0 +1,232 @@
+package load
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+
+	wkafka "github.com/welfarehub/welfarehub/pkg/kafka"
+)
+
+// broker is the loader's side of Kafka: membership, claims, fetches, letters and outcomes.
+type broker struct {
+	cluster   wkafka.Cluster
+	group     string
+	transport *kafka.Transport
+	client    *kafka.Client
+	writer    *kafka.Writer
+}
+
+// fetchBytes bounds one answer of the broker; a single larger batch still comes whole.
+const fetchBytes = 4 << 20
+
+func newBroker(c wkafka.Cluster, group string, letterBytes int) *broker {
+	t := c.Transport()
+	return &broker{cluster: c, group: group, transport: t, client: c.Client(t), writer: c.Writer(t, letterBytes+letterBytes/2)}
+}
+
+func (b *broker) close() {
+	_ = b.writer.Close()
+	b.transport.CloseIdleConnections()
+}
+
+func (b *broker) join(topics []string, session time.Duration) (*kafka.ConsumerGroup, error) {
+	return kafka.NewConsumerGroup(kafka.ConsumerGroupConfig{
+		ID: b.group, Brokers: b.cluster.Brokers, Dialer: b.cluster.Dialer(), Topics: topics,
+		GroupBalancers: []kafka.GroupBalancer{kafka.RoundRobinGroupBalancer{}},
+		SessionTimeout: session, HeartbeatInterval: session / 5, RebalanceTimeout: max(30*time.Second, 2*session),
+		JoinGroupBackoff: time.Second, StartOffset: kafka.FirstOffset, WatchPartitionChanges: true,
+		PartitionWatchInterval: 5 * time.Second,
+	})
+}
+
+// claim is the block that a committed offset announces: [from, to), pending while to > from.
+type claim struct{ from, to int64 }
+
+func (c claim) pending() bool { return c.to > c.from }
+
+type claimMetadata struct {
+	To int64 `json:"to"`
+}
+
+// errFenced says that the broker refused a commit: another member owns the partition now. The worker
+// stops without a trace; the new owner goes on from the ledger.
+var errFenced = errors.New("the group has a new generation")
+
+// commit writes the group offset of a partition with its claim. It fails with errFenced where the
+// generation is over, and with another error where the broker cannot answer.
+func (b *broker) commit(ctx context.Context, gen *kafka.Generation, p position, c claim) error {
+	meta := ""
+	if c.pending() {
+		raw, err := json.Marshal(claimMetadata{To: c.to})
+		if err != nil {
+			return err
+		}
+		meta = string(raw)
+	}
+	res, err := b.client.OffsetCommit(ctx, &kafka.OffsetCommitRequest{
+		GroupID: b.group, GenerationID: int(gen.ID), MemberID: gen.MemberID,
+		Topics: map[string][]kafka.OffsetCommit{p.topic: {{Partition: p.partition, Offset: c.from, Metadata: meta}}},
+	})
+	if err != nil {
+		return fmt.Errorf("commit offset %d of %s/%d: %w", c.from, p.topic, p.partition, err)
+	}
+	for _, part := range res.Topics[p.topic] {
+		switch {
+		case part.Error == nil:
+		case errors.Is(part.Error, kafka.IllegalGeneration), errors.Is(part.Error, kafka.UnknownMemberId), errors.Is(part.Error, kafka.RebalanceInProgress):
+			return errFenced
+		default:
+			return fmt.Errorf("commit offset %d of %s/%d: %w", c.from, p.topic, p.partition, part.Error)
+		}
+	}
+	return nil
+}
+
+// committed reads the group offset and claim of a partition; from is -1 where none was committed.
+func (b *broker) committed(ctx context.Context, p position) (claim, error) {
+	res, err := b.client.OffsetFetch(ctx, &kafka.OffsetFetchRequest{GroupID: b.group, Topics: map[string][]int{p.topic: {p.partition}}})
+	if err == nil {
+		err = res.Error
+	}
+	if err != nil {
+		return claim{}, fmt.Errorf("read offset of %s/%d: %w", p.topic, p.partition, err)
+	}
+	for _, part := range res.Topics[p.topic] {
+		if part.Error != nil {
+			return claim{}, fmt.Errorf("read offset of %s/%d: %w", p.topic, p.partition, part.Error)
+		}
+		c := claim{from: part.CommittedOffset, to: part.CommittedOffset}
+		var m claimMetadata
+		if part.Metadata != "" && json.Unmarshal([]byte(part.Metadata), &m) == nil && m.To > c.from {
+			c.to = m.To
+		}
+		return c, nil
+	}
+	return claim{from: -1, to: -1}, nil
+}
+
+// reader fetches one partition from one connection. Not safe for concurrent use.
+type reader struct {
+	b       *broker
+	p       position
+	conn    *kafka.Conn
+	logEnd  int64 // as the last answer said
+	onLost  func(from, first int64)
+	scratch []kafka.Message
+}
+
+func (r *reader) close() {
+	if r.conn != nil {
+		_ = r.conn.Close()
+		r.conn = nil
+	}
+}
+
+func (r *reader) dial(ctx context.Context) error {
+	var last error
+	for _, addr := range r.b.cluster.Brokers {
+		conn, err := r.b.cluster.Dialer().DialLeader(ctx, "tcp", addr, r.p.topic, r.p.partition)
+		if err == nil {
+			r.conn = conn
+			return nil
+		}
+		last = err
+	}
+	return fmt.Errorf("connect to the leader of %s/%d: %w", r.p.topic, r.p.partition, last)
+}
+
+// read appends to dst the records from offset on that the broker has at once, waiting up to wait for the
+// first. It stops at offset limit (exclusive; 0: none), after max records or maxBytes. Retry on any error.
+func (r *reader) read(ctx context.Context, dst []kafka.Message, offset, limit int64, maxRecords, maxBytes int, wait time.Duration) ([]kafka.Message, error) {
+	if r.conn == nil {
+		if err := r.dial(ctx); err != nil {
+			return dst, err
+		}
+	}
+	stop := context.AfterFunc(ctx, func() { _ = r.conn.SetDeadline(time.Now()) })
+	defer stop()
+	dst, err := r.readBatch(dst, offset, limit, maxRecords, maxBytes, wait)
+	switch {
+	case err == nil:
+		return dst, nil
+	case errors.Is(err, kafka.OffsetOutOfRange):
+		err = r.outOfRange(offset)
+	default:
+		err = fmt.Errorf("fetch %s/%d from offset %d: %w", r.p.topic, r.p.partition, offset, err)
+	}
+	r.close()
+	return dst, err
+}
+
+func (r *reader) readBatch(dst []kafka.Message, offset, limit int64, maxRecords, maxBytes int, wait time.Duration) ([]kafka.Message, error) {
+	if err := r.conn.SetDeadline(time.Now().Add(wait + 30*time.Second)); err != nil {
+		return dst, err
+	}
+	if _, err := r.conn.Seek(offset, kafka.SeekAbsolute|kafka.SeekDontCheck); err != nil {
+		return dst, err
+	}
+	batch := r.conn.ReadBatchWith(kafka.ReadBatchConfig{MinBytes: 1, MaxBytes: fetchBytes, MaxWait: wait})
+	for size := 0; len(dst) < maxRecords && size < maxBytes; {
+		m, err := batch.ReadMessage()
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			break // end of what the broker sent; a record cut short comes again with the next fetch
+		}
+		if err != nil {
+			_ = batch.Close()
+			return dst, err
+		}
+		if m.Offset < offset {
+			continue
+		}
+		if limit > 0 && m.Offset >= limit {
+			break
+		}
+		size += len(m.Key) + len(m.Value)
+		dst = append(dst, m)
+	}
+	if end := batch.HighWaterMark(); end > 0 {
+		r.logEnd = end
+	}
+	if err := batch.Close(); err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return dst, err
+	}
+	return dst, nil
+}
+
+// errLogShrank says that the log ends before the position: was the topic deleted and made again?
+var errLogShrank = errors.New("the log ends before what the ledger holds; was the topic deleted and made again?")
+
+// lostError says that the broker no longer has the records from offset from up to first.
+type lostError struct{ from, first int64 }
+
+func (e *lostError) Error() string {
+	return fmt.Sprintf("records from offset %d up to %d were deleted by the topic's retention before they were read", e.from, e.first)
+}
+
+func (r *reader) outOfRange(offset int64) error {
+	first, last, err := r.conn.ReadOffsets()
+	if err != nil {
+		return fmt.Errorf("read offsets of %s/%d: %w", r.p.topic, r.p.partition, err)
+	}
+	if offset < first {
+		return &lostError{from: offset, first: first}
+	}
+	return fmt.Errorf("%s/%d: position %d, log end %d: %w", r.p.topic, r.p.partition, offset, last, errLogShrank)
+}
+
+// produce publishes messages and returns when all are acknowledged.
+func (b *broker) produce(ctx context.Context, msgs []kafka.Message) error {
+	if len(msgs) == 0 {
+		return nil
+	}
+	if err := b.writer.WriteMessages(ctx, msgs...); err != nil {
+		return fmt.Errorf("publish %d letters and outcomes: %w", len(msgs), err)
+	}
+	return nil
+}

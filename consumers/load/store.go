@@ -1,0 +1,288 @@
+package load
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/ClickHouse/ch-go"
+	"github.com/ClickHouse/ch-go/proto"
+	"github.com/ClickHouse/clickhouse-go/v2"
+	"go.uber.org/zap"
+
+	"github.com/welfarehub/welfarehub/pkg/dedup"
+	"github.com/welfarehub/welfarehub/pkg/event"
+)
+
+// store is the loader's side of ClickHouse, over the native protocol. Every error is an outage to its
+// callers: they wait and try again, for a block that cannot be stored must not be passed over.
+type store struct {
+	options ch.Options
+	log     *zap.Logger
+	pool    chan *ch.Client // idle connections
+}
+
+// connections bounds the idle connections that are kept; more are opened when partitions need them.
+const connections = 8
+
+// queryTime bounds each query, so that a hanging server is noticed: a retried insert has the same token.
+const queryTime = 2 * time.Minute
+
+func newStore(dsn string, log *zap.Logger) (*store, error) {
+	o, err := clickhouse.ParseDSN(dsn)
+	if err != nil || len(o.Addr) == 0 {
+		return nil, fmt.Errorf("read ClickHouse address (clickhouse://user:password@host:port/): %w", errors.Join(err))
+	}
+	return &store{
+		log:  log,
+		pool: make(chan *ch.Client, connections),
+		options: ch.Options{
+			Address: o.Addr[0], Database: "store", User: o.Auth.Username, Password: o.Auth.Password,
+			TLS: o.TLS, DialTimeout: 5 * time.Second, ClientName: "welfarehub-load", ReadTimeout: queryTime,
+			Compression: ch.CompressionDisabled,
+		},
+	}, nil
+}
+
+func (s *store) close() {
+	for {
+		select {
+		case c := <-s.pool:
+			_ = c.Close()
+		default:
+			return
+		}
+	}
+}
+
+// do runs one query on a connection of its own.
+func (s *store) do(ctx context.Context, q ch.Query) error {
+	ctx, cancel := context.WithTimeout(ctx, queryTime)
+	defer cancel()
+	var c *ch.Client
+	select {
+	case c = <-s.pool:
+	default:
+		var err error
+		if c, err = ch.Dial(ctx, s.options); err != nil {
+			return err
+		}
+	}
+	err := c.Do(ctx, q)
+	if c.IsClosed() {
+		return err
+	}
+	if err != nil && !ch.IsException(err) {
+		_ = c.Close()
+		return err
+	}
+	select {
+	case s.pool <- c:
+	default:
+		_ = c.Close()
+	}
+	return err
+}
+
+// atomicInsert are the settings under which an insert of one block is one part, known by its token.
+func atomicInsert(token string) []ch.Setting {
+	return []ch.Setting{
+		{Key: "async_insert", Value: "0"},
+		{Key: "insert_deduplicate", Value: "1", Important: true},
+		{Key: "insert_deduplication_token", Value: token, Important: true},
+		{Key: "deduplicate_blocks_in_dependent_materialized_views", Value: "1", Important: true},
+		{Key: "materialized_views_ignore_errors", Value: "0"},
+		{Key: "optimize_on_insert", Value: "0"},
+		{Key: "max_insert_threads", Value: "1"},
+		{Key: "max_block_size", Value: "16777216"},
+		{Key: "max_insert_block_size", Value: "16777216"},
+		{Key: "min_insert_block_size_rows", Value: "16777216"},
+		{Key: "min_insert_block_size_bytes", Value: "17179869184"},
+	}
+}
+
+func token(p position, c claim) string {
+	return fmt.Sprintf("%s/%d/%d-%d", p.topic, p.partition, c.from, c.to)
+}
+
+// insert stores a block: all of its rows, or, where its token is known, none.
+func (s *store) insert(ctx context.Context, t *event.Type, p position, c claim, cols *columns) error {
+	err := s.do(ctx, ch.Query{
+		Body: cols.input.Into("store." + t.Table), Input: cols.input, Settings: atomicInsert(token(p, c)),
+	})
+	if err != nil {
+		return fmt.Errorf("insert %d rows of block %s: %w", cols.rows(), token(p, c), err)
+	}
+	return nil
+}
+
+// ledgerEnd is the offset after the last block of the ledger; -1 where the ledger has none.
+func (s *store) ledgerEnd(ctx context.Context, p position) (int64, error) {
+	var end proto.ColInt64
+	err := s.do(ctx, ch.Query{
+		Body:       "SELECT if(count() = 0, -1, toInt64(max(to_offset))) AS end FROM store.ledger WHERE topic = {topic:String} AND partition = {partition:UInt32}",
+		Parameters: ch.Parameters(map[string]any{"topic": p.topic, "partition": p.partition}),
+		Result:     proto.Results{{Name: "end", Data: &end}},
+	})
+	if err != nil || len(end) == 0 {
+		return 0, fmt.Errorf("read the ledger's end of %s/%d: %w", p.topic, p.partition, errors.Join(err))
+	}
+	return end[0], nil
+}
+
+// storedEnd is one stored row of a block.
+type storedEnd struct {
+	end      End
+	flags    uint16
+	detail   string
+	loadedAt time.Time
+}
+
+// block reads back the ends of a block by offset; empty where it is not stored.
+func (s *store) block(ctx context.Context, t *event.Type, p position, c claim) (map[int64]storedEnd, error) {
+	out := map[int64]storedEnd{}
+	var (
+		offset proto.ColUInt64
+		end    proto.ColInt8
+		flags  proto.ColUInt16
+		detail proto.ColStr
+		at     proto.ColInt64
+	)
+	err := s.do(ctx, ch.Query{
+		Body: "SELECT _offset, CAST(_end, 'Int8') AS end, _flag_bits, _detail, toUnixTimestamp64Milli(_loaded_at) AS at FROM store." + t.Table +
+			" WHERE _partition = {partition:UInt32} AND _offset >= {from:UInt64} AND _offset < {to:UInt64}",
+		Parameters: ch.Parameters(map[string]any{"partition": p.partition, "from": c.from, "to": c.to}),
+		Result: proto.Results{
+			{Name: "_offset", Data: &offset}, {Name: "end", Data: &end}, {Name: "_flag_bits", Data: &flags},
+			{Name: "_detail", Data: &detail}, {Name: "at", Data: &at},
+		},
+		OnResult: func(context.Context, proto.Block) error {
+			for i := range offset {
+				out[int64(offset[i])] = storedEnd{End(end[i]), flags[i], detail.Row(i), time.UnixMilli(at[i]).UTC()}
+			}
+			return nil
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read back block %s: %w", token(p, c), err)
+	}
+	return out, nil
+}
+
+// owns tells whether the stored rows of a block are those that owner sent.
+func (s *store) owns(ctx context.Context, t *event.Type, p position, c claim, owner uint64) (bool, error) {
+	var n proto.ColUInt64
+	err := s.do(ctx, ch.Query{
+		Body: "SELECT count() AS n FROM store." + t.Table +
+			" WHERE _partition = {partition:UInt32} AND _offset >= {from:UInt64} AND _offset < {to:UInt64} AND _owner != {owner:UInt64}",
+		Parameters: ch.Parameters(map[string]any{"partition": p.partition, "from": c.from, "to": c.to, "owner": owner}),
+		Result:     proto.Results{{Name: "n", Data: &n}},
+	})
+	if err != nil || len(n) == 0 {
+		return false, fmt.Errorf("read the owner of block %s: %w", token(p, c), errors.Join(err))
+	}
+	return n[0] == 0, nil
+}
+
+// heal inserts the stored rows of a block again under its token. The table drops them; a view that a
+// crash left without them takes them.
+func (s *store) heal(ctx context.Context, t *event.Type, p position, c claim) error {
+	err := s.do(ctx, ch.Query{
+		Body: "INSERT INTO store." + t.Table + " SELECT * FROM store." + t.Table +
+			" WHERE _partition = {partition:UInt32} AND _offset >= {from:UInt64} AND _offset < {to:UInt64} ORDER BY _offset",
+		Parameters: ch.Parameters(map[string]any{"partition": p.partition, "from": c.from, "to": c.to}),
+		Settings:   atomicInsert(token(p, c)),
+	})
+	if err != nil {
+		return fmt.Errorf("complete the views of block %s: %w", token(p, c), err)
+	}
+	return nil
+}
+
+// known is where an id was stored first, and with which content.
+type known struct {
+	partition int
+	offset    int64
+	content   [32]byte
+}
+
+// lookup finds which of ids are stored. Of several positions of one id the lowest counts.
+func (s *store) lookup(ctx context.Context, t *event.Type, ids [][16]byte) (map[[16]byte]known, error) {
+	out := make(map[[16]byte]known, len(ids))
+	if len(ids) == 0 {
+		return out, nil
+	}
+	wanted := proto.ColFixedStr{Size: 16}
+	for i := range ids {
+		wanted.Append(ids[i][:])
+	}
+	var (
+		id, content = proto.ColFixedStr{Size: 16}, proto.ColFixedStr{Size: 32}
+		partition   proto.ColUInt32
+		offset      proto.ColUInt64
+	)
+	err := s.do(ctx, ch.Query{
+		Body:          fmt.Sprintf("SELECT id_hash, content_hash, partition, offset FROM store.ids WHERE type = %d AND id_hash IN (SELECT id FROM wanted)", t.No),
+		ExternalTable: "wanted", ExternalData: []proto.InputColumn{{Name: "id", Data: &wanted}},
+		Result: proto.Results{
+			{Name: "id_hash", Data: &id}, {Name: "content_hash", Data: &content}, {Name: "partition", Data: &partition}, {Name: "offset", Data: &offset},
+		},
+		OnResult: func(context.Context, proto.Block) error {
+			for i := range offset {
+				key, at := [16]byte(id.Row(i)), known{int(partition[i]), int64(offset[i]), [32]byte(content.Row(i))}
+				if old, ok := out[key]; !ok || at.partition < old.partition || at.partition == old.partition && at.offset < old.offset {
+					out[key] = at
+				}
+			}
+			return nil
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look up %d ids of %s: %w", len(ids), t.Topic, err)
+	}
+	return out, nil
+}
+
+// loadIDs adds the stored ids of t to the filter: all of them, or those that other instances stored.
+func (s *store) loadIDs(ctx context.Context, t *event.Type, f *dedup.Filter, notOwner uint64) error {
+	id := proto.ColFixedStr{Size: 16}
+	err := s.do(ctx, ch.Query{
+		Body:       fmt.Sprintf("SELECT id_hash FROM store.ids WHERE type = %d AND owner != {owner:UInt64}", t.No),
+		Parameters: ch.Parameters(map[string]any{"owner": notOwner}),
+		Result:     proto.Results{{Name: "id_hash", Data: &id}},
+		OnResult: func(context.Context, proto.Block) error {
+			for i := range id.Rows() {
+				key := [16]byte(id.Row(i))
+				f.TestAndAdd(&key)
+			}
+			return nil
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("read the known ids of %s: %w", t.Topic, err)
+	}
+	return nil
+}
+
+// putLogEnds records the ends of the logs.
+func (s *store) putLogEnds(ctx context.Context, ends map[position]int64) error {
+	var (
+		topic     proto.ColStr
+		partition proto.ColUInt32
+		end       proto.ColUInt64
+		at        = new(proto.ColDateTime64).WithPrecision(proto.PrecisionMilli).WithLocation(time.UTC)
+	)
+	now := time.Now()
+	for p, e := range ends {
+		topic.Append(p.topic)
+		partition.Append(uint32(p.partition))
+		end.Append(uint64(e))
+		at.Append(now)
+	}
+	input := proto.Input{{Name: "topic", Data: &topic}, {Name: "partition", Data: &partition}, {Name: "log_end", Data: &end}, {Name: "as_of", Data: at}}
+	if err := s.do(ctx, ch.Query{Body: input.Into("store.log_end"), Input: input, Settings: []ch.Setting{{Key: "async_insert", Value: "0"}}}); err != nil {
+		return fmt.Errorf("write %d log ends: %w", len(ends), err)
+	}
+	return nil
+}
