@@ -1,0 +1,120 @@
+// Package clickhouse connects the hub to ClickHouse and brings its schema up to date. Loaders,
+// aggregates and commands use it; it knows how fields are stored, not what they mean. It promises that
+// no call hangs without end. A server's error may quote what it was sent: log its code, not its text,
+// where values are sent.
+package clickhouse
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+)
+
+// Deadlines of every call. A caller's context may be shorter.
+const (
+	dialTimeout = 5 * time.Second
+	queryTime   = 2 * time.Minute
+)
+
+// DB is a pool of connections over the native protocol. It is safe for concurrent use.
+type DB struct{ conn driver.Conn }
+
+// Open connects to the server of dsn, clickhouse://user:password@host:port/, and asks it for an answer.
+// The default database is store. The caller closes the DB.
+func Open(ctx context.Context, dsn string) (*DB, error) {
+	o, err := options(dsn)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := clickhouse.Open(o)
+	if err != nil {
+		return nil, fmt.Errorf("open ClickHouse at %s: %w", o.Addr[0], err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	if err := conn.Ping(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("reach ClickHouse at %s (is it the native port?): %w", o.Addr[0], err), conn.Close())
+	}
+	return &DB{conn: conn}, nil
+}
+
+func options(dsn string) (*clickhouse.Options, error) {
+	o, err := clickhouse.ParseDSN(dsn)
+	if err != nil || len(o.Addr) == 0 {
+		// The driver's error may quote the DSN, and so its password.
+		return nil, errors.New("read ClickHouse address: want clickhouse://user:password@host:port/")
+	}
+	if o.Auth.Database == "" {
+		o.Auth.Database = "default" // store may not be there yet; every statement names its database
+	}
+	o.DialTimeout, o.ReadTimeout = dialTimeout, queryTime
+	o.MaxOpenConns, o.MaxIdleConns, o.ConnMaxLifetime = 8, 4, time.Hour
+	if o.Settings == nil {
+		o.Settings = clickhouse.Settings{}
+	}
+	for name, value := range settings {
+		o.Settings[name] = value
+	}
+	return o, nil
+}
+
+// settings of every query. An insert must be stored, with its views, when it returns.
+var settings = clickhouse.Settings{
+	"async_insert":                                       0,
+	"insert_deduplicate":                                 1,
+	"deduplicate_blocks_in_dependent_materialized_views": 1,
+	"materialized_views_ignore_errors":                   0,
+	"optimize_on_insert":                                 0,
+	"max_execution_time":                                 int(queryTime / time.Second),
+}
+
+// Conn is the driver's connection pool, for batches and whatever else DB does not have.
+func (db *DB) Conn() driver.Conn { return db.conn }
+
+// Close closes all connections.
+func (db *DB) Close() error { return db.conn.Close() }
+
+// Exec runs one statement without a result.
+func (db *DB) Exec(ctx context.Context, query string, args ...any) error {
+	ctx, cancel := context.WithTimeout(ctx, queryTime)
+	defer cancel()
+	return db.conn.Exec(ctx, query, args...)
+}
+
+// Select reads all rows of a query into dest, a pointer to a slice of structs with ch tags.
+func (db *DB) Select(ctx context.Context, dest any, query string, args ...any) error {
+	ctx, cancel := context.WithTimeout(ctx, queryTime)
+	defer cancel()
+	return db.conn.Select(ctx, dest, query, args...)
+}
+
+// Scan reads the one row of a query into dest. No row is sql.ErrNoRows.
+func (db *DB) Scan(ctx context.Context, query string, args []any, dest ...any) error {
+	ctx, cancel := context.WithTimeout(ctx, queryTime)
+	defer cancel()
+	return db.conn.QueryRow(ctx, query, args...).Scan(dest...)
+}
+
+// InsertOnce returns a context under which an insert is one part, known by its token: repeated with the
+// same token it changes nothing, whatever its rows, and completes views that a crash left behind.
+func InsertOnce(ctx context.Context, token string) context.Context {
+	s := clickhouse.Settings{"insert_deduplication_token": token}
+	for name, value := range OneBlock {
+		s[name] = value
+	}
+	return clickhouse.Context(ctx, clickhouse.WithSettings(s))
+}
+
+// OneBlock are the settings that keep an insert of up to 16 million rows in one block.
+var OneBlock = clickhouse.Settings{
+	"max_insert_threads":          1,
+	"max_threads":                 1,
+	"max_block_size":              16777216,
+	"max_insert_block_size":       16777216,
+	"min_insert_block_size_rows":  16777216,
+	"min_insert_block_size_bytes": 17179869184,
+}
