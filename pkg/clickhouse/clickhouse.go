@@ -64,8 +64,8 @@ func options(dsn string) (*clickhouse.Options, error) {
 
 // settings of every query. An insert must be stored, with its views, when it returns.
 var settings = clickhouse.Settings{
-	"async_insert":                                       0,
-	"insert_deduplicate":                                 1,
+	"async_insert":       0,
+	"insert_deduplicate": 1,
 	"deduplicate_blocks_in_dependent_materialized_views": 1,
 	"materialized_views_ignore_errors":                   0,
 	"optimize_on_insert":                                 0,

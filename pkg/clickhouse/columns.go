@@ -97,6 +97,14 @@ func PublicExpr(f event.Field) string {
 	return f.Column
 }
 
+// PublicType is the type of PublicExpr.
+func PublicType(f event.Field) string {
+	if IsPseudonym(f) || f.Name == "comuneCode" {
+		return nullable(f, "String")
+	}
+	return StorageType(f)
+}
+
 func nullable(f event.Field, typ string) string {
 	if f.Nullable {
 		return "Nullable(" + typ + ")"

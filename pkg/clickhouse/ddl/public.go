@@ -1,5 +1,224 @@
 package ddl
 
-func publicFile() string { return "" }
+import (
+	"fmt"
+	"strings"
 
-func freshnessFile() string { return "" }
+	"github.com/welfarehub/welfarehub/pkg/clickhouse"
+	"github.com/welfarehub/welfarehub/pkg/event"
+)
+
+// view is a view with typed, commented columns. It reads with the rights of who made it, so that
+// planners need rights on database welfare only.
+type view struct {
+	name    string
+	doc     string
+	columns [][3]string // name, type, comment; none: as the query gives them
+	query   string
+}
+
+func (v *view) create() string {
+	var cols string
+	if len(v.columns) > 0 {
+		var lines []string
+		for _, c := range v.columns {
+			lines = append(lines, fmt.Sprintf("    `%s` %s COMMENT %s", c[0], c[1], quote(c[2])))
+		}
+		cols = " (\n" + strings.Join(lines, ",\n") + "\n)"
+	}
+	return fmt.Sprintf("CREATE OR REPLACE VIEW %s%s\nDEFINER = CURRENT_USER SQL SECURITY DEFINER\nAS %s\nCOMMENT %s",
+		v.name, cols, strings.TrimSpace(v.query), quote(v.doc))
+}
+
+func (m *migration) view(v view) {
+	m.add(v.create(), "DROP VIEW IF EXISTS "+v.name+" SYNC")
+}
+
+func publicFile() string {
+	m := &migration{}
+	m.view(erasuresInForce)
+	for _, t := range event.Types {
+		m.view(hidden(t))
+		m.view(live(t))
+	}
+	m.view(revocationsInForce)
+	for _, t := range event.Types {
+		m.view(replaced(t))
+		m.view(public(t))
+		m.view(current(t))
+	}
+	for _, v := range bookViews() {
+		m.view(v)
+	}
+	for _, v := range flagViews() {
+		m.view(v)
+	}
+	return m.text(`The public views. Each event has welfare.<table>, its rows with values as in the event, and
+welfare.<table>_current, its records in force. Below them, in store: <table>_hidden (positions that no reader
+may see), <table>_live (the others), <table>_replaced (positions of the live that are not in force).
+Rows are left out by NOT IN over a small set of positions: an argMin over all rows would cost a hundred times as much.`)
+}
+
+// erasuresInForce: every version of an erasure counts, for what it removed cannot come back. A scope
+// UNKNOWN is of no family.
+var erasuresInForce = view{
+	name: "store.erasures_in_force",
+	doc:  "Pseudonyms to erase, by family of events: what occurred up to requested_at. Nothing lifts an erasure.",
+	columns: [][3]string{
+		{"family", "LowCardinality(String)", "DEMAND, POVERTY or SCHOOL."},
+		{"pseudonym", "FixedString(32)", "Pseudonym, as bytes."},
+		{"requested_at", instant, "Highest requestedAt."},
+	},
+	query: `
+SELECT family, pseudonym, max(requested_at) AS requested_at
+FROM store.subject_erased
+ARRAY JOIN multiIf(scope = 'ALL', ['DEMAND', 'POVERTY', 'SCHOOL'], scope = 'UNKNOWN', [], [toString(scope)]) AS family
+WHERE _end = 'loaded' AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.superseded WHERE topic = 'welfare.control.erasure')
+GROUP BY family, pseudonym`,
+}
+
+var positionColumns = [][3]string{{"partition", "UInt32", "Partition."}, {"offset", "UInt64", "Offset."}}
+
+// erasable tells the types whose rows an erasure removes.
+func erasable(t *event.Type) bool { return t.Subject >= 0 && t.Family != event.FamilyControl }
+
+// concerned selects positions of rows whose column holds an erased pseudonym.
+func concerned(t *event.Type, column string) string {
+	return fmt.Sprintf(`SELECT r._partition AS partition, r._offset AS offset
+FROM (SELECT _partition, _offset, assumeNotNull(%[2]s) AS pseudonym, occurred_at FROM store.%[1]s
+    WHERE _end = 'loaded' AND %[2]s IN (SELECT pseudonym FROM store.erasures_in_force WHERE family = '%[3]s')) AS r
+INNER JOIN (SELECT pseudonym, requested_at FROM store.erasures_in_force WHERE family = '%[3]s') AS e USING (pseudonym)
+WHERE r.occurred_at <= e.requested_at`, t.Table, column, t.Family)
+}
+
+func hidden(t *event.Type) view {
+	q := fmt.Sprintf("SELECT partition, offset FROM store.superseded WHERE topic = '%s'", t.Topic)
+	doc := "Positions of loaded rows that no reader may see: superseded."
+	if erasable(t) {
+		q += "\nUNION ALL\n" + concerned(t, t.Fields[t.Subject].Column)
+		doc = "Positions of loaded rows that no reader may see: superseded, or of a subject with an erasure in force that is not applied yet."
+	}
+	return view{name: "store." + t.Table + "_hidden", doc: doc, columns: positionColumns, query: q}
+}
+
+func live(t *event.Type) view {
+	columns := "*"
+	if i := t.Field("householdPseudonym"); i >= 0 {
+		columns = fmt.Sprintf("* REPLACE (if((_partition, _offset) IN (\n%s\n), NULL, household_pseudonym) AS household_pseudonym)",
+			concerned(t, t.Fields[i].Column))
+	}
+	return view{
+		name: "store." + t.Table + "_live",
+		doc:  "Loaded rows that readers may see, as they are stored. household_pseudonym is NULL where it was erased.",
+		query: fmt.Sprintf(`SELECT %s, _record
+FROM store.%[2]s
+WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.%[2]s_hidden)`, columns, t.Table),
+	}
+}
+
+var revocationsInForce = view{
+	name: "store.revocations_in_force",
+	doc:  "Records whose versions up to up_to are revoked: of each revocation its highest version, of several the farthest.",
+	columns: [][3]string{
+		{"record", "UInt64", "Hash of source and source_record_id, as _record in the storage tables."},
+		{"source", "String", "Source of the revoked record."},
+		{"source_record_id", "String", "The revoked record."},
+		{"type", "String", "Name of the one event concerned; empty: all but RecordRevoked and SubjectErased."},
+		{"up_to", "Int64", "Highest version revoked."},
+	},
+	query: `
+SELECT cityHash64(source, source_record_id) AS record, source, source_record_id, type, max(up_to) AS up_to
+FROM (
+    SELECT revoked_source AS source, revoked_source_record_id AS source_record_id, ifNull(revoked_type, '') AS type, revoked_up_to_version AS up_to
+    FROM (
+        SELECT source AS by, source_record_id AS id, revoked_source, revoked_source_record_id, revoked_type, revoked_up_to_version
+        FROM store.record_revoked_live
+        ORDER BY record_version DESC, _content_hash, _partition, _offset
+        LIMIT 1 BY by, id
+    )
+)
+WHERE up_to > 0
+GROUP BY source, source_record_id, type`,
+}
+
+// replaced first finds the record hashes that occur more than once, over one narrow column, and looks
+// at names and versions of those only.
+func replaced(t *event.Type) view {
+	q := fmt.Sprintf(`
+SELECT _partition AS partition, _offset AS offset
+FROM (
+    SELECT _partition, _offset,
+        row_number() OVER (PARTITION BY source, source_record_id ORDER BY record_version DESC, _content_hash, _partition, _offset) AS place
+    FROM store.%[1]s_live
+    WHERE _record IN (SELECT _record FROM store.%[1]s WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
+)
+WHERE place > 1`, t.Table)
+	doc := "Positions of live rows that are not in force: of a record, all but its highest version."
+	if t.Family != event.FamilyControl {
+		q += fmt.Sprintf(`
+UNION ALL
+SELECT r._partition AS partition, r._offset AS offset
+FROM (SELECT _partition, _offset, source, source_record_id, record_version FROM store.%[1]s_live
+    WHERE _record IN (SELECT record FROM store.revocations_in_force WHERE type IN ('', '%[2]s'))) AS r
+INNER JOIN (SELECT source, source_record_id, up_to FROM store.revocations_in_force WHERE type IN ('', '%[2]s')) AS v
+    ON r.source = v.source AND r.source_record_id = v.source_record_id
+WHERE r.record_version <= v.up_to`, t.Table, t.Name)
+		doc = "Positions of live rows that are not in force: of a record, all but its highest version, and those revoked."
+	}
+	return view{name: "store." + t.Table + "_replaced", doc: doc, columns: positionColumns, query: q}
+}
+
+// publicColumns are the columns of welfare.<table>, and the expressions that give them.
+func publicColumns(t *event.Type) (columns [][3]string, exprs string) {
+	flags := make([]string, len(clickhouse.Flags))
+	for i, f := range clickhouse.Flags {
+		flags[i] = "'" + f + "'"
+	}
+	columns = [][3]string{
+		{"_topic", "LowCardinality(String)", "Topic of the event."},
+		{"_partition", "UInt32", "Partition of the event."},
+		{"_offset", "UInt64", "Offset of the event."},
+		{"_schema_id", "UInt32", "Schema id that it was written with."},
+		{"_flags", "Array(LowCardinality(String))", "Warnings that depend on the event alone; the others are in welfare.flags."},
+		{"_loaded_at", instant, "When the hub took it."},
+	}
+	lines := []string{
+		"toLowCardinality('" + t.Topic + "') AS _topic", "_partition", "_offset", "_schema_id",
+		"CAST(arrayMap(b -> [" + strings.Join(flags, ", ") + "][b + 1], bitPositionsToArray(_flag_bits)) AS Array(LowCardinality(String))) AS _flags",
+		"_loaded_at",
+	}
+	for _, f := range t.Fields {
+		e := clickhouse.PublicExpr(f)
+		if e != f.Column {
+			e += " AS " + f.Column
+		}
+		lines = append(lines, e)
+		columns = append(columns, [3]string{f.Column, clickhouse.PublicType(f), f.Doc})
+	}
+	return columns, "    " + strings.Join(lines, ",\n    ")
+}
+
+func public(t *event.Type) view {
+	columns, exprs := publicColumns(t)
+	return view{
+		name: "welfare." + t.Table, columns: columns,
+		doc: fmt.Sprintf("%s All accepted events, every version; %s_current has the records in force.", docOf(t), t.Table),
+		query: fmt.Sprintf(`
+SELECT
+%s
+FROM store.%s_live`, exprs, t.Table),
+	}
+}
+
+func current(t *event.Type) view {
+	columns, exprs := publicColumns(t)
+	return view{
+		name: "welfare." + t.Table + "_current", columns: columns,
+		doc: docOf(t) + " The records in force: of each (source, source_record_id) its highest version, unless revoked.",
+		query: fmt.Sprintf(`
+SELECT
+%s
+FROM store.%[2]s_live
+WHERE (_partition, _offset) NOT IN (SELECT partition, offset FROM store.%[2]s_replaced)`, exprs, t.Table),
+	}
+}
