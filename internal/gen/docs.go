@@ -20,7 +20,7 @@ func pathPrefix(path string) string {
 var kindNames = map[event.Kind][3]string{ // Go comment, Avro, ClickHouse
 	event.String:    {"String", "string", "String"},
 	event.UUID:      {"UUID", "string (uuid)", "UUID"},
-	event.Enum:      {"Enum", "enum", "String"},
+	event.Enum:      {"Enum", "enum", "Enum8"},
 	event.Bool:      {"Bool", "boolean", "Bool"},
 	event.Int:       {"Int", "int", "Int32"},
 	event.Long:      {"Long", "long", "Int64"},
@@ -114,7 +114,7 @@ The hub answers on ` + "`%s`" + ` with what became of each event (see [the end](
 
 **JSON.** Files and the gateway take an event as a JSON object by the field names below, flat or with ` + "`header` and `subject`" + ` as objects: enums as their symbols, timestamps as RFC 3339 or milliseconds since 1970, dates as ` + "`YYYY-MM-DD`" + `, decimals as text (` + "`\"101.23\"`" + `), bytes as base64. A field that may be null, or has a default, may be left out; so may an enum, which is then UNKNOWN. An unknown field is an error.
 
-**Columns.** In ClickHouse an event is a row of ` + "`welfare.<table>`" + `, header and subject flattened. The column "ClickHouse value" says as what a value is read.
+**Columns.** In ClickHouse an event is a row of ` + "`welfare.<table>`" + `, header and subject flattened. The column "ClickHouse value" says as what a value is read: an Enum8 reads as its symbol, and a String of few values may be LowCardinality.
 
 ### Header
 

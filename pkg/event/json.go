@@ -133,6 +133,12 @@ type jsonReader struct {
 //
 // The error is FieldErrors, up to maxFieldErrors of them, and holds no value of the event.
 func ParseJSON(t *Type, data []byte, row *Row) error {
+	return ParseJSONWith(t, data, row, setAbsent)
+}
+
+// ParseJSONWith is ParseJSON for producers that fill in fields which are left out: absent sets field i
+// of row, or says what is wrong.
+func ParseJSONWith(t *Type, data []byte, row *Row, absent func(row *Row, i int) *FieldError) error {
 	if row.Type != t {
 		*row = *NewRow(t)
 	} else {
@@ -152,7 +158,7 @@ func ParseJSON(t *Type, data []byte, row *Row) error {
 		if p.seen[i] {
 			continue
 		}
-		if err := setAbsent(row, i); err != nil {
+		if err := absent(row, i); err != nil {
 			p.fail(err)
 		}
 	}
@@ -316,4 +322,21 @@ func (p *jsonReader) list(f *Field, v *Value) bool {
 		p.fail(&FieldError{Field: f.Name, Problem: "wrong type", Limit: limitOf(f)})
 	}
 	return ok
+}
+
+// EventInJSON returns the text of the member `event` or `type` of a JSON object, which names an event
+// or its topic; false where there is none, or none that is text.
+func EventInJSON(data []byte) (string, bool) {
+	s := scanner{data: data}
+	found, ok := "", false
+	s.members(func(name []byte) bool {
+		if n := string(name); (n == "event" || n == "type") && s.peek() == '"' {
+			var text []byte
+			text, ok = s.text()
+			found = string(text)
+			return false
+		}
+		return s.skip(0)
+	})
+	return found, ok
 }

@@ -289,7 +289,7 @@ func limitOf(f *Field) string {
 // unknownField names a member that is no field, unless the name itself may be a person's, and guesses
 // which one was meant.
 func unknownField(t *Type, prefix, name string) *FieldError {
-	if !printableName(name) {
+	if !PrintableName(name) {
 		return &FieldError{Problem: "unknown field, its name not shown", Limit: "fields of " + t.Name}
 	}
 	limit := "fields of " + t.Name
@@ -299,9 +299,9 @@ func unknownField(t *Type, prefix, name string) *FieldError {
 	return &FieldError{Field: prefix + name, Problem: "unknown field", Limit: limit}
 }
 
-// printableName tells whether a name from outside looks like a name of a field, and not like data that
-// landed there, such as a codice fiscale.
-func printableName(s string) bool {
+// PrintableName tells whether a name from outside looks like a name of a field, and not like data that
+// landed there, such as a codice fiscale. Others must not be shown in an error.
+func PrintableName(s string) bool {
 	if s == "" || len(s) > 64 {
 		return false
 	}
