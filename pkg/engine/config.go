@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"net"
 	"text/template"
+
+	"github.com/welfarehub/welfarehub/pkg/datadir"
 )
 
 // configValues is what differs from one engine to the other.
@@ -162,7 +164,7 @@ func (d *dataDir) writeConfig(v configValues) error {
 		if err := t.Execute(&b, values); err != nil {
 			return fmt.Errorf("render %s: %w", f.path, err)
 		}
-		if err := writeFile(f.path, b.Bytes()); err != nil {
+		if err := datadir.WriteFile(f.path, b.Bytes()); err != nil {
 			return err
 		}
 	}

@@ -119,7 +119,7 @@ func Start(ctx context.Context, opts Options) (*Engine, error) {
 	}
 	e := &Engine{opts: opts, server: srv, data: data, stop: make(chan struct{}), done: make(chan struct{})}
 	if e.password, err = data.loadPassword(); err != nil {
-		data.close()
+		data.Close()
 		return nil, fmt.Errorf("start engine: %w", err)
 	}
 	// A free port can be taken by somebody else before the engine listens on it: then another one is tried.
@@ -129,7 +129,7 @@ func Start(ctx context.Context, opts Options) (*Engine, error) {
 			return e, nil
 		}
 		if !errors.Is(err, errBindRace) || try == 3 {
-			data.close()
+			data.Close()
 			return nil, fmt.Errorf("start engine: %w", err)
 		}
 	}
@@ -141,7 +141,7 @@ func (e *Engine) startOnce(ctx context.Context) error {
 		return err
 	}
 	if err := e.data.writeConfig(configValues{
-		Data: e.data.path, Native: e.native, HTTP: e.http, MemoryLimit: e.opts.MemoryLimit, Password: e.password,
+		Data: e.data.Path, Native: e.native, HTTP: e.http, MemoryLimit: e.opts.MemoryLimit, Password: e.password,
 	}); err != nil {
 		return err
 	}

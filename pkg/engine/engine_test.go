@@ -291,8 +291,8 @@ func TestStartErrorsSayWhatToDo(t *testing.T) {
 		"unwritable folder": {Options{DataDir: "/proc/welfarehub"}, "", ErrDataDir, "choose a folder"},
 		"file, not folder":  {Options{DataDir: write("data", "text")}, "", ErrDataDir, "not a directory"},
 		"foreign folder":    {Options{DataDir: up(write("clickhouse/metadata", "x"), 2)}, "", ErrForeignData, "holds metadata but no welfarehub.json"},
-		"foreign marker":    {Options{DataDir: up(write("clickhouse/welfarehub.json", `{"owner":"x"}`), 2)}, "", ErrForeignData, "is not ours"},
-		"newer format":      {Options{DataDir: up(write("clickhouse/welfarehub.json", `{"owner":"welfarehub","format":99}`), 2)}, "", ErrForeignData, "has format 99, this program knows format 1"},
+		"foreign marker":    {Options{DataDir: up(write("clickhouse/welfarehub.json", `{"owner":"x"}`), 2)}, "", ErrForeignData, "is not of welfarehub's clickhouse"},
+		"newer format":      {Options{DataDir: up(write("clickhouse/welfarehub.json", `{"owner":"welfarehub","part":"clickhouse","format":99}`), 2)}, "", ErrForeignData, "has format 99, this program knows format 1"},
 		"full disk":         {Options{MinFreeDisk: 1 << 60}, "", ErrDiskFull, "MiB are needed"},
 		"program that ends": {Options{Library: "/bin/false"}, "", ErrNotStarted, "exit status 1"},
 	} {

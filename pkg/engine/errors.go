@@ -1,6 +1,10 @@
 package engine
 
-import "errors"
+import (
+	"errors"
+
+	"github.com/welfarehub/welfarehub/pkg/datadir"
+)
 
 // Start fails with one of these, wrapped in a line that says what to do. All of them are permanent: trying again
 // without changing something fails again.
@@ -12,13 +16,13 @@ var (
 	// ErrPortInUse: somebody else listens on an address that was asked for.
 	ErrPortInUse = errors.New("the address is in use")
 	// ErrDataDir: the data folder cannot be made or written.
-	ErrDataDir = errors.New("the data folder cannot be written")
+	ErrDataDir = datadir.ErrUnwritable
 	// ErrForeignData: the folder holds something that this program did not write, or wrote in another format.
-	ErrForeignData = errors.New("the data folder is not ours")
+	ErrForeignData = datadir.ErrForeign
 	// ErrLocked: another instance runs on the same data.
-	ErrLocked = errors.New("the data folder is in use")
+	ErrLocked = datadir.ErrLocked
 	// ErrDiskFull: less space is free than MinFreeDisk.
-	ErrDiskFull = errors.New("too little disk space")
+	ErrDiskFull = datadir.ErrFull
 	// ErrNotStarted: the engine ended, or did not answer, before StartTimeout.
 	ErrNotStarted = errors.New("the engine did not start")
 )

@@ -74,7 +74,7 @@ func (e *Engine) supervise(ctx context.Context, first chan<- error) {
 		for attempts := 1; ; attempts++ {
 			select {
 			case <-e.stop:
-				e.data.close()
+				e.data.Close()
 				return
 			case <-time.After(pause):
 			}
@@ -103,7 +103,7 @@ func (e *Engine) supervise(ctx context.Context, first chan<- error) {
 func (e *Engine) shutDown(child *child) {
 	begin := time.Now()
 	log := e.opts.Logger
-	defer e.data.close()
+	defer e.data.Close()
 	defer e.setPID(0)
 	e.signal(syscall.SIGTERM)
 	select {
@@ -152,11 +152,11 @@ func (e *Engine) spawn() (*child, error) {
 		w.Close()
 		return nil, err
 	}
-	cmd.Dir = e.data.path
+	cmd.Dir = e.data.Path
 	cmd.Env = append(os.Environ(), childEnv+"=1", "TZ=UTC")
 	cmd.Stdout, cmd.Stderr = out, out
 	// fd 3: end of file means that the parent is gone. fd 4: the child shares the lock, so that it outlives us.
-	cmd.ExtraFiles = []*os.File{r, e.data.lock}
+	cmd.ExtraFiles = []*os.File{r, e.data.Lock}
 	cmd.SysProcAttr = childAttributes()
 	if err := cmd.Start(); err != nil {
 		w.Close()
