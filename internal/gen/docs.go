@@ -69,7 +69,7 @@ func fieldTable(b *bytes.Buffer, t *event.Type, fields []int) {
 		if f.Kind == event.Enum {
 			doc += " Symbols: `" + strings.Join(f.Symbols, "`, `") + "`."
 		}
-		fmt.Fprintf(b, "| `%s` | %s | `%s` | %s | %s |\n", f.Name, avroType(f), f.Column, clickhouseType(f), strings.ReplaceAll(doc, "|", "\\|"))
+		fmt.Fprintf(b, "| `%s` | %s | `%s` | %s | %s |\n", f.Name, avroType(f), f.Column, clickhouseType(f), strings.NewReplacer("|", "\\|", "<", "&lt;").Replace(doc))
 	}
 	b.WriteByte('\n')
 }

@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/hamba/avro/v2"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/welfarehub/welfarehub/pkg/clickhouse"
 	"github.com/welfarehub/welfarehub/pkg/event"
 )
 
@@ -221,6 +223,20 @@ func TestEventsDocumentNamesEveryField(t *testing.T) {
 			f := &e.Fields[i]
 			if !strings.Contains(section, "| `"+f.Name+"` | "+avroType(f)+" | `"+f.Column+"` | "+clickhouseType(f)+" |") {
 				t.Errorf("%s: no row on %s", e.Name, f.Name)
+			}
+		}
+	}
+}
+
+// TestDocumentedColumnsAreThoseOfTheTables compares the types of docs/events.md with those of the
+// public views.
+func TestDocumentedColumnsAreThoseOfTheTables(t *testing.T) {
+	detail := regexp.MustCompile(`LowCardinality\((.*)\)|(Enum8)\(.*?\)`)
+	for _, e := range event.Types {
+		for i := range e.Fields {
+			f := &e.Fields[i]
+			if got, want := clickhouseType(f), detail.ReplaceAllString(clickhouse.PublicType(*f), "$1$2"); got != want {
+				t.Errorf("%s.%s is documented as %s, the view has %s", e.Name, f.Name, got, want)
 			}
 		}
 	}

@@ -85,6 +85,7 @@ func (r *run) file(ctx context.Context, name string) (err error) {
 			return fmt.Errorf("read %s: %w", name, err)
 		}
 		r.report.Records++
+		r.progress.tick()
 		bad := false
 		found := func(p Problem) {
 			bad = true
@@ -111,7 +112,6 @@ func (r *run) file(ctx context.Context, name string) (err error) {
 				return err
 			}
 		}
-		r.progress.tick()
 	}
 }
 
