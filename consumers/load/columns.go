@@ -6,6 +6,7 @@ import (
 
 	"github.com/ClickHouse/ch-go/proto"
 
+	"github.com/welfarehub/welfarehub/pkg/clickhouse"
 	"github.com/welfarehub/welfarehub/pkg/event"
 )
 
@@ -125,15 +126,6 @@ func (c *columns) seal(partition int, from, to int64, owner uint64, at time.Time
 	}
 }
 
-// isPseudonym tells the fields that are stored as the 32 bytes of their 64 hexadecimal digits.
-func isPseudonym(f *event.Field) bool {
-	switch f.Name {
-	case "pseudonym", "householdPseudonym", "student", "respondent":
-		return true
-	}
-	return false
-}
-
 func newColumn(f *event.Field) column {
 	if f.Nullable {
 		inner := newPlain(f)
@@ -165,7 +157,7 @@ func newPlain(f *event.Field) column {
 	case event.Strings:
 		return &lists{ColArr: *new(proto.ColStr).Array()}
 	}
-	if isPseudonym(f) {
+	if clickhouse.IsPseudonym(*f) {
 		return &pseudonyms{ColFixedStr: proto.ColFixedStr{Size: 32}}
 	}
 	if f.Name == "comuneCode" {

@@ -119,6 +119,12 @@ var catalogue = []struct {
 // TopicOutcome is where the hub reports what became of each event, as OutcomesReported, keyed by source.
 const TopicOutcome = "welfare.outcome"
 
+// OutcomesReportedRaw is the text of the schema of OutcomesReported, and OutcomesReportedSchema the same, read.
+var (
+	OutcomesReportedRaw    = mustRead("OutcomesReported")
+	OutcomesReportedSchema = avro.MustParse(OutcomesReportedRaw)
+)
+
 // Types is the catalogue, in the order of its numbers. Callers must not change it.
 var Types = mustCatalogue()
 
@@ -167,14 +173,18 @@ func index(types []*Type) (topics, names map[string]*Type) {
 	return topics, names
 }
 
+func mustRead(name string) string {
+	raw, err := schemas.Avro.ReadFile("avro/" + name + ".avsc")
+	if err != nil {
+		panic("BUG: catalogue: " + err.Error())
+	}
+	return string(raw)
+}
+
 func mustCatalogue() []*Type {
 	out := make([]*Type, 0, len(catalogue))
 	for i, c := range catalogue {
-		raw, err := schemas.Avro.ReadFile("avro/" + c.name + ".avsc")
-		if err != nil {
-			panic("BUG: catalogue: " + err.Error())
-		}
-		t, err := newType(string(raw))
+		t, err := newType(mustRead(c.name))
 		if err != nil {
 			panic("BUG: catalogue: " + c.name + ": " + err.Error())
 		}

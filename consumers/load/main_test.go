@@ -1,0 +1,221 @@
+package load
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/segmentio/kafka-go"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest"
+
+	"github.com/welfarehub/welfarehub/pkg/broker"
+	"github.com/welfarehub/welfarehub/pkg/clickhouse"
+	"github.com/welfarehub/welfarehub/pkg/engine"
+	"github.com/welfarehub/welfarehub/pkg/event"
+	wkafka "github.com/welfarehub/welfarehub/pkg/kafka"
+	"github.com/welfarehub/welfarehub/pkg/registry"
+	"github.com/welfarehub/welfarehub/pkg/testkit"
+	"github.com/welfarehub/welfarehub/pkg/validate/validtest"
+)
+
+func TestMain(m *testing.M) {
+	engine.RunIfChild()
+	os.Exit(testkit.Main(m))
+}
+
+// world is a broker, an empty store and the schemas, for one test.
+type world struct {
+	t       *testing.T
+	cluster wkafka.Cluster
+	dsn     string
+	db      *clickhouse.DB
+	writer  *kafka.Writer
+	group   string
+}
+
+// schemaIDs gives the test's registry: the schema of event number n has id n, OutcomesReported 17.
+type testSchemas struct {
+	mu   sync.Mutex
+	down bool
+}
+
+func (s *testSchemas) SchemaByID(_ context.Context, id int) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.down {
+		return "", fmt.Errorf("registry is down")
+	}
+	if id < 1 || id > len(event.Types) {
+		return "", &registry.Error{HTTPStatus: 404, Code: 40403, Message: "Schema not found"}
+	}
+	return event.Types[id-1].Raw, nil
+}
+
+func (s *testSchemas) setDown(down bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.down = down
+}
+
+func newWorld(t *testing.T, partitions int) *world {
+	t.Helper()
+	ch := testkit.ClickHouse(t)
+	brokers := testkit.Kafka(t)
+	w := &world{t: t, cluster: wkafka.Cluster{Brokers: brokers}, dsn: ch.DSN, group: "load-" + uuid.NewString()}
+	ctx := t.Context()
+	if err := clickhouse.MigrateDown(ctx, w.dsn, 0, zap.NewNop()); err != nil {
+		t.Fatal(err)
+	}
+	if err := clickhouse.Migrate(ctx, w.dsn, zap.NewNop()); err != nil {
+		t.Fatal(err)
+	}
+	db, err := clickhouse.Open(ctx, w.dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	w.db = db
+	var specs []broker.TopicSpec
+	for _, typ := range event.Types {
+		specs = append(specs, broker.TopicSpec{Name: typ.Topic, Partitions: partitions, Configs: map[string]string{"max.message.bytes": "16777216"}},
+			broker.TopicSpec{Name: typ.Topic + DeadLetterSuffix, Partitions: 1, Configs: map[string]string{"max.message.bytes": "16777216"}})
+	}
+	specs = append(specs, broker.TopicSpec{Name: event.TopicOutcome, Partitions: 1})
+	testkit.ResetTopics(t, brokers, specs)
+	tr := w.cluster.Transport()
+	w.writer = w.cluster.Writer(tr, 12<<20)
+	w.writer.Balancer = byHint{}
+	t.Cleanup(func() { _ = w.writer.Close(); tr.CloseIdleConnections() })
+	return w
+}
+
+// byHint sends a message to the partition that its header names, else to 0.
+type byHint struct{}
+
+func (byHint) Balance(m kafka.Message, _ ...int) int {
+	for _, h := range m.Headers {
+		if h.Key == "test_partition" {
+			return int(h.Value[0] - '0')
+		}
+	}
+	return 0
+}
+
+// message is the record of a row.
+func message(row *event.Row, partition int) kafka.Message {
+	key, value, headers := event.Message(row, row.Type.No)
+	m := kafka.Message{Topic: row.Type.Topic, Key: key, Value: value, Time: row.Time(event.RecordedAt).Add(time.Second)}
+	for _, h := range headers {
+		m.Headers = append(m.Headers, kafka.Header(h))
+	}
+	m.Headers = append(m.Headers, kafka.Header{Key: "test_partition", Value: []byte{byte('0' + partition)}})
+	return m
+}
+
+// valid is a valid event of a type, number n of its kind.
+func valid(t *event.Type, n int) *event.Row {
+	row := validtest.Valid(t)
+	row.Set(event.EventID, uuid.NewSHA1(uuid.NameSpaceURL, fmt.Appendf(nil, "%s/%d", t.Name, n)).String())
+	row.Set(event.SourceRecordID, fmt.Sprintf("record-%d", n))
+	if t.Subject >= 0 && !row.Vals[t.Subject].Null {
+		sum := sha256.Sum256(fmt.Appendf(nil, "person %d", n))
+		row.Set(t.Subject, hex.EncodeToString(sum[:]))
+	}
+	return row
+}
+
+func (w *world) publish(msgs ...kafka.Message) {
+	w.t.Helper()
+	if err := w.writer.WriteMessages(w.t.Context(), msgs...); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// start runs a loader until stop is called.
+func (w *world) start(schemas SchemaSource, change func(*Options)) (l *Loader, stop func()) {
+	w.t.Helper()
+	opt := Options{
+		Cluster: w.cluster, Group: w.group, DSN: w.dsn, Schemas: schemas, OutcomeSchemaID: 17,
+		FlushAge: 50 * time.Millisecond, SessionTimeout: 6 * time.Second, Logger: zaptest.NewLogger(w.t, zaptest.Level(zap.WarnLevel)),
+	}
+	if change != nil {
+		change(&opt)
+	}
+	l, err := New(opt)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := l.Run(ctx); err != nil {
+			w.t.Error(err)
+		}
+	}()
+	stop = sync.OnceFunc(func() { cancel(); <-done })
+	w.t.Cleanup(stop)
+	return l, stop
+}
+
+// books are the sums of the ledger.
+func (w *world) books(topic string) (c Counts) {
+	w.t.Helper()
+	var read, loaded, duplicate, rejected uint64
+	if err := w.db.Scan(w.t.Context(), "SELECT sum(read), sum(loaded), sum(duplicate), sum(rejected) FROM store.ledger WHERE topic = ?", []any{topic}, &read, &loaded, &duplicate, &rejected); err != nil {
+		w.t.Fatal(err)
+	}
+	return Counts{int64(read), int64(loaded), int64(duplicate), int64(rejected)}
+}
+
+// await waits until n records of the topic are in the ledger.
+func (w *world) await(topic string, n int64) {
+	w.t.Helper()
+	for end := time.Now().Add(60 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		got := w.books(topic)
+		if got.Read >= n {
+			return
+		}
+		if time.Now().After(end) {
+			w.t.Fatalf("%s: %+v after a minute, want %d read", topic, got, n)
+		}
+	}
+}
+
+// count runs a query that returns one number.
+func (w *world) count(query string, args ...any) int64 {
+	w.t.Helper()
+	var n uint64
+	if err := w.db.Scan(w.t.Context(), "SELECT toUInt64("+query+")", args, &n); err != nil {
+		w.t.Fatal(err)
+	}
+	return int64(n)
+}
+
+// drain reads all that a topic holds.
+func (w *world) drain(topic string) []kafka.Message {
+	w.t.Helper()
+	r := &reader{b: newBroker(w.cluster, "drain", 1<<20), p: position{topic, 0}}
+	defer r.close()
+	var out []kafka.Message
+	for at := int64(0); ; {
+		msgs, err := r.read(w.t.Context(), nil, at, 0, 1<<20, 1<<30, 200*time.Millisecond)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		out = append(out, msgs...)
+		if len(msgs) > 0 {
+			at = msgs[len(msgs)-1].Offset + 1
+		}
+		if at >= r.logEnd {
+			return out
+		}
+	}
+}
