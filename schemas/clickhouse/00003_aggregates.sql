@@ -338,7 +338,7 @@ SETTINGS index_granularity = 512, non_replicated_deduplication_window = 10000, d
 COMMENT 'What each group adds to each cell, and how far the aggregation has come. One insert a cycle, with token aggregate/<cycle>.';
 
 CREATE VIEW IF NOT EXISTS store.aggregated DEFINER = CURRENT_USER SQL SECURITY DEFINER AS
-SELECT nomenclature AS topic, toUInt32(month) AS partition, sum(mark) AS aggregated_to
+SELECT nomenclature AS topic, toUInt32(month) AS partition, toUInt64(sum(mark)) AS aggregated_to
 FROM store.contrib
 WHERE grp = 0 AND area = '#books' AND nomenclature LIKE 'welfare.%'
 GROUP BY topic, partition;
@@ -437,7 +437,7 @@ FROM
         arrayCumSum(arrayMap(s -> s.3, steps)) AS known_to,
         arrayJoin(arrayFlatten(arrayMap(
             (m, r, k, next) -> if(k > 0 AND m <= horizon, arrayMap(i -> (toUInt16(i), r), range(m, if(next = 0, horizon + 1, least(next, horizon + 1)))), []),
-            months, residents_to, known_to, arrayPushBack(arrayPopFront(months), toUInt16(0))))) AS step
+            months, residents_to, known_to, arrayShiftLeft(months, 1, toUInt16(0))))) AS step
     FROM
     (
         SELECT t.1 AS level, t.2 AS territory_code, month, sum(residents) AS residents, sum(known) AS known
@@ -570,7 +570,7 @@ FROM
                 arrayJoin(arrayFlatten(arrayMap(
                     (m, next, w, c, o, u) -> if(w != 0 OR c != 0 OR o != 0,
                         arrayMap(i -> (toUInt16(i), w, c, o, u), range(m, least(if(next = 0, toUInt16(65535), next), toUInt16(horizon + 1)))), []),
-                    months, arrayPushBack(arrayPopFront(months), toUInt16(0)), waiting_to, capacity_to, occupied_to, arrayMap(s -> s.5, steps)))) AS step
+                    months, arrayShiftLeft(months, 1, toUInt16(0)), waiting_to, capacity_to, occupied_to, arrayMap(s -> s.5, steps)))) AS step
             FROM store.supply_demand_cells
             WHERE month <= horizon AND (waiting != 0 OR capacity != 0 OR occupied != 0)
             GROUP BY level, territory_code, nomenclature_code, user_area

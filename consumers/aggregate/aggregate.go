@@ -1,0 +1,305 @@
+// Package aggregate keeps welfare.supply_demand equal to what the loaded events say. It promises that
+// each cell is a function of the records in force, whatever the order, batching and repetition of
+// their arrival, and that a crash or a second aggregator at any point changes nothing.
+//
+// A cycle takes the blocks that the ledger has gained, finds the groups that they touch (all facts of
+// one request, benefit, offer, or the population of one territory), computes what those groups add to
+// the cells now, and inserts the difference to what is stored together with the positions it has come
+// to: one block, one token, one part.
+package aggregate
+
+import (
+	"context"
+	_ "embed"
+	"fmt"
+	"slices"
+	"text/template"
+	"time"
+
+	"github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+	"go.uber.org/zap"
+
+	"github.com/welfarehub/welfarehub/pkg/event"
+)
+
+// Options of an Aggregator. DB is required, the rest has defaults.
+type Options struct {
+	DB     driver.Conn
+	Logger *zap.Logger
+	// Interval is the pause between cycles when the ledger has nothing new. Default 200 ms.
+	Interval time.Duration
+	// MaxRecords bounds the records of a cycle, give or take a block. Default 200,000.
+	MaxRecords uint64
+	// MaxMemory bounds the engine's memory for each query, in bytes; grouping spills at half of it. Default 2 GiB.
+	MaxMemory uint64
+	// HealAfter is how long a cycle waits for facts of a block that is in the ledger already, before it
+	// restores them itself from the stored rows. Default 2 s.
+	HealAfter time.Duration
+	// SweepEvery is how often the rows of erased subjects are removed at most: each removal rewrites
+	// parts, so it pays to gather them. Cells leave them out at once. Default 0: in each cycle.
+	SweepEvery time.Duration
+
+	// fail is called after each step; tests inject errors by it.
+	fail func(step string) error
+}
+
+// Stats tell what a cycle did.
+type Stats struct {
+	Cycle      uint64        // number of the cycle, from 1; 0 where nothing was to do
+	Records    uint64        // records of the ledger that it took
+	Groups     int           // groups computed
+	Superseded int           // events that lost against a copy in another partition
+	Erased     int           // rows of erased subjects found
+	Healed     uint64        // facts that a block lacked and that were restored
+	More       bool          // the ledger has more
+	Took       time.Duration // wall time
+}
+
+// Aggregator runs cycles. Not safe for concurrent use; several, in one or more processes, may work on
+// one database: they do no harm, and no good.
+type Aggregator struct {
+	opts      Options
+	log       *zap.Logger
+	templates *template.Template
+	sources   map[uint8]string // by event number: SELECT that makes facts of stored rows
+	sweepAll  bool             // removals of an earlier life may be unfinished
+	pending   bool             // removals are due
+	sweptAt   time.Time
+}
+
+//go:embed contribute.sql
+var contributeSQL string
+
+// New returns an Aggregator. It does not touch the database.
+func New(o Options) *Aggregator {
+	if o.Logger == nil {
+		o.Logger = zap.NewNop()
+	}
+	if o.Interval <= 0 {
+		o.Interval = 200 * time.Millisecond
+	}
+	if o.MaxRecords == 0 {
+		o.MaxRecords = 200_000
+	}
+	if o.MaxMemory == 0 {
+		o.MaxMemory = 2 << 30
+	}
+	if o.HealAfter == 0 {
+		o.HealAfter = 2 * time.Second
+	}
+	if o.fail == nil {
+		o.fail = func(string) error { return nil }
+	}
+	return &Aggregator{opts: o, log: o.Logger, templates: parseTemplates(), sweepAll: true}
+}
+
+// Run runs cycles until ctx ends, and returns nil then. Errors of a cycle are logged and retried, ever
+// more slowly up to 30 s.
+func (a *Aggregator) Run(ctx context.Context) error {
+	var delay time.Duration
+	for {
+		stats, err := a.Cycle(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			delay = min(max(2*delay, a.opts.Interval), 30*time.Second)
+			a.log.Error("aggregate: cycle failed, trying again", zap.Error(err), zap.Duration("in", delay))
+		case stats.More:
+			delay = 0
+		default:
+			delay = a.opts.Interval
+		}
+		if err == nil && stats.Cycle > 0 {
+			a.log.Debug("aggregate: cycle", zap.Uint64("cycle", stats.Cycle), zap.Uint64("records", stats.Records),
+				zap.Int("groups", stats.Groups), zap.Duration("took", stats.Took))
+		}
+		if delay == 0 {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(delay):
+		}
+	}
+}
+
+// Cycle does one cycle. When it fails it can be repeated, by this or another Aggregator: each step
+// finds again what it found, and nothing counts before the insert of step (f).
+func (a *Aggregator) Cycle(ctx context.Context) (Stats, error) {
+	start := time.Now()
+	stats, err := a.cycle(ctx)
+	stats.Took = time.Since(start)
+	if err != nil {
+		a.sweepAll, a.pending = true, true // what was found and not removed is found by a full search
+	}
+	return stats, err
+}
+
+func (a *Aggregator) cycle(ctx context.Context) (Stats, error) {
+	var stats Stats
+	if err := a.loadSources(ctx); err != nil {
+		return stats, err
+	}
+	// (a) How far we are.
+	books, err := a.readBooks(ctx)
+	if err != nil {
+		return stats, err
+	}
+	// (b) What is new. The horizon moves with the ledger only, so without news nothing falls due either.
+	batch, err := a.plan(ctx, books)
+	if err != nil {
+		return stats, err
+	}
+	if batch.empty() {
+		return stats, a.sweep(ctx, books.positions)
+	}
+	stats.Cycle, stats.Records, stats.More = books.cycle+1, batch.records, batch.more
+	work := newWork()
+
+	// (c) Copies of one event that raced in two partitions.
+	if stats.Superseded, err = a.settle(ctx, batch, work); err != nil {
+		return stats, err
+	}
+	if err := a.opts.fail("settle"); err != nil {
+		return stats, err
+	}
+	// (d) Rows of erased subjects: found and marked here, removed in (g), when the cells no longer need them.
+	if stats.Erased, err = a.erase(ctx, batch, work); err != nil {
+		return stats, err
+	}
+	if err := a.opts.fail("erase"); err != nil {
+		return stats, err
+	}
+	// (e) The groups that any of it touches.
+	if stats.Healed, err = a.touch(ctx, books, batch, work); err != nil {
+		return stats, err
+	}
+	stats.Groups = len(work.groups)
+	if err := a.opts.fail("touch"); err != nil {
+		return stats, err
+	}
+	// (f) The difference, the positions and the number of the cycle, at once.
+	if err := a.insert(ctx, books, batch, work); err != nil {
+		return stats, err
+	}
+	if err := a.opts.fail("insert"); err != nil {
+		return stats, err
+	}
+	// (g) The removal of what (d) marked.
+	return stats, a.sweep(ctx, batch.positions)
+}
+
+// insert is step (f).
+func (a *Aggregator) insert(ctx context.Context, books *books, batch *batch, work *work) error {
+	query, err := a.render("insert", params{
+		Wanted: wantedGroups, Read: readGroups, Snapshot: batch.snapshot(), Now: batch.now,
+		Population: work.population, Books: batch.bookRows(books), Cycle: books.cycle,
+	})
+	if err != nil {
+		return err
+	}
+	touched, err := work.table()
+	if err != nil {
+		return err
+	}
+	settings := a.settings()
+	// One block, so that one token covers it; squashing it is what holds it together.
+	settings["insert_deduplication_token"] = fmt.Sprintf("aggregate/%d", books.cycle+1)
+	settings["min_insert_block_size_rows"] = 1 << 40
+	settings["min_insert_block_size_bytes"] = 0
+	settings["max_insert_threads"] = 1
+	settings["optimize_on_insert"] = 0
+	settings["async_insert"] = 0
+	ctx = clickhouse.Context(ctx, clickhouse.WithSettings(settings), clickhouse.WithExternalTable(touched))
+	if err := a.opts.DB.Exec(ctx, query); err != nil {
+		return fmt.Errorf("insert cycle %d of %d groups into store.contrib: %w", books.cycle+1, len(work.groups), err)
+	}
+	return nil
+}
+
+// settings bound each query.
+func (a *Aggregator) settings() clickhouse.Settings {
+	return clickhouse.Settings{
+		"max_memory_usage":                   a.opts.MaxMemory,
+		"max_bytes_before_external_group_by": a.opts.MaxMemory / 2,
+		"max_query_size":                     64 << 20,
+		"max_ast_elements":                   1_000_000,
+		"max_expanded_ast_elements":          5_000_000,
+	}
+}
+
+func (a *Aggregator) query(ctx context.Context, query string, opts ...clickhouse.QueryOption) (driver.Rows, error) {
+	opts = append([]clickhouse.QueryOption{clickhouse.WithSettings(a.settings())}, opts...)
+	return a.opts.DB.Query(clickhouse.Context(ctx, opts...), query)
+}
+
+func (a *Aggregator) exec(ctx context.Context, query string, opts ...clickhouse.QueryOption) error {
+	settings := a.settings()
+	settings["async_insert"] = 0
+	opts = append([]clickhouse.QueryOption{clickhouse.WithSettings(settings)}, opts...)
+	return a.opts.DB.Exec(clickhouse.Context(ctx, opts...), query)
+}
+
+// loadSources reads the SELECTs of the views that feed facts and revocations: whoever looks rows up by
+// position, or restores facts, makes them as the views do.
+func (a *Aggregator) loadSources(ctx context.Context) error {
+	if a.sources != nil {
+		return nil
+	}
+	rows, err := a.query(ctx, `SELECT name, as_select FROM system.tables WHERE database = 'store' AND engine = 'MaterializedView'
+		AND (name LIKE 'facts_of_%' OR name = 'records_of_revocations')`)
+	if err != nil {
+		return fmt.Errorf("read views of store.facts: %w", err)
+	}
+	defer rows.Close()
+	sources := map[uint8]string{}
+	for rows.Next() {
+		var name, text string
+		if err := rows.Scan(&name, &text); err != nil {
+			return fmt.Errorf("read views of store.facts: %w", err)
+		}
+		for no, view := range factViews {
+			if view == name {
+				sources[no] = text
+			}
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return fmt.Errorf("read views of store.facts: %w", err)
+	}
+	if len(sources) != len(factViews) {
+		return fmt.Errorf("read views of store.facts: found %d of %d: is the schema migrated?: %w", len(sources), len(factViews), errNoViews)
+	}
+	a.sources = sources
+	return nil
+}
+
+// factViews name the view that makes facts, or for revocations records, of each event that counts.
+var factViews = map[uint8]string{
+	1: "facts_of_offer", 2: "facts_of_capacity", 3: "facts_of_request", 4: "facts_of_assessment",
+	5: "facts_of_waiting", 6: "facts_of_benefit", 7: "facts_of_delivery", 9: "facts_of_population",
+	revocation: "records_of_revocations",
+}
+
+const (
+	offer      = 1
+	population = 9
+	revocation = 15
+	erasure    = 16
+)
+
+// typeOf returns the event of a number of the catalogue.
+func typeOf(no uint8) *event.Type { return event.Types[no-1] }
+
+// sorted returns the keys of a map in their order, so that queries are the same for the same state.
+func sorted[V any](m map[uint8]V) []uint8 {
+	out := make([]uint8, 0, len(m))
+	for k := range m {
+		out = append(out, k)
+	}
+	slices.Sort(out)
+	return out
+}

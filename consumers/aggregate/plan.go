@@ -1,0 +1,252 @@
+package aggregate
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// place is a partition of a topic; topics go by the number of their event.
+type place struct {
+	no        uint8
+	partition uint32
+}
+
+// span is a range of offsets, [from, to).
+type span struct{ from, to uint64 }
+
+// books are the aggregation's own, as of the last cycle.
+type books struct {
+	cycle     uint64
+	now       int64 // horizon in milliseconds; means nothing while cycle is 0
+	positions map[place]uint64
+}
+
+// batch is what a cycle takes.
+type batch struct {
+	spans     map[place]span
+	positions map[place]uint64 // where the cycle comes to, all partitions
+	now       int64
+	records   uint64
+	more      bool
+	oldest    int64 // lowest loaded_at of its blocks, milliseconds
+}
+
+func (b *batch) empty() bool { return len(b.spans) == 0 }
+
+// readBooks is step (a).
+func (a *Aggregator) readBooks(ctx context.Context) (*books, error) {
+	rows, err := a.query(ctx, `SELECT toString(nomenclature), toUInt32(month), sum(mark) FROM store.contrib
+		WHERE grp = 0 AND area = '#books' GROUP BY nomenclature, month`)
+	if err != nil {
+		return nil, fmt.Errorf("read books of the aggregation: %w", err)
+	}
+	defer rows.Close()
+	out := &books{positions: map[place]uint64{}}
+	for rows.Next() {
+		var name string
+		var partition uint32
+		var mark int64
+		if err := rows.Scan(&name, &partition, &mark); err != nil {
+			return nil, fmt.Errorf("read books of the aggregation: %w", err)
+		}
+		switch no := numberOf(name); {
+		case name == "cycle":
+			out.cycle = uint64(mark)
+		case name == "now":
+			out.now = mark
+		case no != 0:
+			out.positions[place{no, partition}] = uint64(mark)
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("read books of the aggregation: %w", err)
+	}
+	return out, nil
+}
+
+type block struct {
+	place
+	span
+	read, accepted uint64
+	occurred       int64
+	loaded         int64
+}
+
+// plan is step (b): of each partition the blocks that follow its position, as many as the bound allows,
+// taken in turn, so that none starves.
+func (a *Aggregator) plan(ctx context.Context, books *books) (*batch, error) {
+	var known, ahead []string
+	for p, at := range books.positions {
+		topic := quote(typeOf(p.no).Topic)
+		known = append(known, fmt.Sprintf("(%s, %d)", topic, p.partition))
+		ahead = append(ahead, fmt.Sprintf("(topic = %s AND partition = %d AND to_offset > %d)", topic, p.partition, at))
+	}
+	where := "1"
+	if len(known) > 0 {
+		slices.Sort(known)
+		slices.Sort(ahead)
+		where = fmt.Sprintf("(topic, partition) NOT IN (%s) OR %s", strings.Join(known, ", "), strings.Join(ahead, " OR "))
+	}
+	rows, err := a.query(ctx, `SELECT type, partition, from_offset, to_offset, read, loaded - gone, toUnixTimestamp64Milli(max_occurred_at),
+		toUnixTimestamp64Milli(loaded_at)
+		FROM store.ledger WHERE `+where+` ORDER BY topic, partition, from_offset LIMIT 5000 BY topic, partition`)
+	if err != nil {
+		return nil, fmt.Errorf("read ledger: %w", err)
+	}
+	defer rows.Close()
+	queues := map[place][]block{}
+	for rows.Next() {
+		var b block
+		var accepted int64
+		if err := rows.Scan(&b.no, &b.partition, &b.from, &b.to, &b.read, &accepted, &b.occurred, &b.loaded); err != nil {
+			return nil, fmt.Errorf("read ledger: %w", err)
+		}
+		b.accepted = uint64(accepted)
+		queues[b.place] = append(queues[b.place], b)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("read ledger: %w", err)
+	}
+	return takeBlocks(books, queues, a.opts.MaxRecords), nil
+}
+
+// takeBlocks chooses the blocks of a cycle. A block that does not begin where its predecessor ended is
+// left: the one between is in the ledger later.
+func takeBlocks(books *books, queues map[place][]block, limit uint64) *batch {
+	out := &batch{spans: map[place]span{}, positions: map[place]uint64{}, now: books.now}
+	for p, at := range books.positions {
+		out.positions[p] = at
+	}
+	started := books.cycle > 0
+	places := make([]place, 0, len(queues))
+	for p := range queues {
+		places = append(places, p)
+	}
+	slices.SortFunc(places, func(a, b place) int {
+		return cmp.Or(cmp.Compare(a.no, b.no), cmp.Compare(a.partition, b.partition))
+	})
+	for len(places) > 0 {
+		left := places[:0]
+		for _, p := range places {
+			queue := queues[p]
+			at, known := out.positions[p]
+			for len(queue) > 0 && known && queue[0].to <= at {
+				queue = queue[1:]
+			}
+			if len(queue) == 0 || known && queue[0].from != at {
+				continue
+			}
+			if out.records >= limit {
+				out.more = true
+				return out
+			}
+			b := queue[0]
+			queues[p] = queue[1:]
+			s, ok := out.spans[p]
+			if !ok {
+				s.from = b.from
+			}
+			s.to = b.to
+			out.spans[p] = s
+			out.positions[p] = b.to
+			out.records += b.read
+			if out.oldest == 0 || b.loaded < out.oldest {
+				out.oldest = b.loaded
+			}
+			if b.accepted > 0 && (!started || b.occurred > out.now) {
+				out.now, started = b.occurred, true
+			}
+			left = append(left, p)
+		}
+		places = left
+	}
+	return out
+}
+
+// bookRows are the rows by which the books advance: a topic and partition with the offsets gained,
+// the cycle, and how far the horizon moved.
+func (b *batch) bookRows(books *books) string {
+	rows := []string{
+		"('cycle', 0, 1)",
+		fmt.Sprintf("('now', 0, %d)", b.now-books.now),
+	}
+	for p, s := range b.spans {
+		rows = append(rows, fmt.Sprintf("(%s, %d, %d)", quote(typeOf(p.no).Topic), p.partition, s.to-books.positions[p]))
+	}
+	slices.Sort(rows)
+	return "CAST([" + strings.Join(rows, ", ") + "], 'Array(Tuple(String, UInt16, Int64))')"
+}
+
+// snapshot is the predicate on (type, partition, offset) of what the cycle may see: the log below its
+// positions, so that the result does not depend on what else has arrived.
+func (b *batch) snapshot() string { return below(b.positions) }
+
+func below(positions map[place]uint64) string {
+	return "offset < " + lookUp(positions, func(at uint64) uint64 { return at })
+}
+
+// fresh is the predicate of the positions that the cycle takes.
+func (b *batch) fresh() string {
+	return "(offset >= " + lookUpOr(b.spans, func(s span) uint64 { return s.from }, "toUInt64(18446744073709551615)") +
+		" AND offset < " + lookUp(b.spans, func(s span) uint64 { return s.to }) + ")"
+}
+
+func lookUp[V any](m map[place]V, of func(V) uint64) string { return lookUpOr(m, of, "toUInt64(0)") }
+
+// lookUpOr is an expression that gives a number for (type, partition), or the default.
+func lookUpOr[V any](m map[place]V, of func(V) uint64, none string) string {
+	if len(m) == 0 {
+		return none
+	}
+	places := make([]place, 0, len(m))
+	for p := range m {
+		places = append(places, p)
+	}
+	slices.SortFunc(places, func(a, b place) int {
+		return cmp.Or(cmp.Compare(a.no, b.no), cmp.Compare(a.partition, b.partition))
+	})
+	var keys, vals strings.Builder
+	for i, p := range places {
+		if i > 0 {
+			keys.WriteByte(',')
+			vals.WriteByte(',')
+		}
+		fmt.Fprintf(&keys, "%d", uint64(p.no)<<32|uint64(p.partition))
+		fmt.Fprintf(&vals, "%d", of(m[p]))
+	}
+	return fmt.Sprintf("transform(bitShiftLeft(toUInt64(type), 32) + partition, CAST([%s], 'Array(UInt64)'), CAST([%s], 'Array(UInt64)'), %s)",
+		keys.String(), vals.String(), none)
+}
+
+// ranges is the predicate of the positions of one event that the cycle takes; empty where it takes none.
+func (b *batch) ranges(no uint8, partition, offset string) string {
+	var parts []string
+	for p, s := range b.spans {
+		if p.no == no {
+			parts = append(parts, fmt.Sprintf("(%s = %d AND %s >= %d AND %s < %d)", partition, p.partition, offset, s.from, offset, s.to))
+		}
+	}
+	if len(parts) == 0 {
+		return ""
+	}
+	slices.Sort(parts)
+	return "(" + strings.Join(parts, " OR ") + ")"
+}
+
+// numberOf returns the number of the event of a topic, or 0.
+func numberOf(topic string) uint8 {
+	for i := range uint8(16) {
+		if typeOf(i+1).Topic == topic {
+			return i + 1
+		}
+	}
+	return 0
+}
+
+// quote is a string literal.
+func quote(s string) string {
+	return "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(s) + "'"
+}

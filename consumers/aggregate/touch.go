@@ -1,0 +1,355 @@
+package aggregate
+
+import (
+	"context"
+	"fmt"
+	"math/big"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/ClickHouse/clickhouse-go/v2/ext"
+	"go.uber.org/zap"
+)
+
+// id is a group or a record, the 16 bytes of its hash.
+type id [16]byte
+
+// work gathers what a cycle has to do.
+type work struct {
+	groups     map[id]bool // true: compute it; false: an offer that is only looked up
+	offers     map[id]bool // groups whose offers may have changed their service
+	records    map[id]bool // records whose groups are touched
+	population bool        // whether a group of population is among them
+}
+
+func newWork() *work {
+	return &work{groups: map[id]bool{}, offers: map[id]bool{}, records: map[id]bool{}}
+}
+
+// Predicates on grp by the external table of work.table.
+const (
+	wantedGroups = "grp IN (SELECT reinterpretAsUInt128(id) FROM touched WHERE wanted = 1)"
+	readGroups   = "grp IN (SELECT reinterpretAsUInt128(id) FROM touched)"
+)
+
+// table is the work's groups as a table that travels with a query.
+func (w *work) table() (*ext.Table, error) {
+	t, err := ext.NewTable("touched", ext.Column("id", "FixedString(16)"), ext.Column("wanted", "UInt8"))
+	if err != nil {
+		return nil, fmt.Errorf("make table of groups: %w", err)
+	}
+	for g, wanted := range w.groups {
+		var flag uint8
+		if wanted {
+			flag = 1
+		}
+		if err := t.Append(g[:], flag); err != nil {
+			return nil, fmt.Errorf("append to table of groups: %w", err)
+		}
+	}
+	return t, nil
+}
+
+func idTable(name string, ids map[id]bool) (*ext.Table, error) {
+	t, err := ext.NewTable(name, ext.Column("id", "FixedString(16)"))
+	if err != nil {
+		return nil, fmt.Errorf("make table of %s: %w", name, err)
+	}
+	for i := range ids {
+		if err := t.Append(i[:]); err != nil {
+			return nil, fmt.Errorf("append to table of %s: %w", name, err)
+		}
+	}
+	return t, nil
+}
+
+// touch is step (e). It finds the groups to compute, and makes sure that the facts of the new blocks
+// are there: the ledger can be ahead of them for as long as an insert lasts, or until a view that a
+// crash left behind is healed.
+func (a *Aggregator) touch(ctx context.Context, books *books, batch *batch, work *work) (healed uint64, err error) {
+	arrived, err := a.arrivals(ctx, batch, work)
+	if err != nil {
+		return 0, err
+	}
+	due := time.Now().Add(a.opts.HealAfter)
+	for {
+		inRecords, err := a.groupsOfRecords(ctx, batch, work)
+		if err != nil {
+			return healed, err
+		}
+		if books.cycle > 0 && batch.now > books.now {
+			if err := a.instantsDue(ctx, books, batch, work); err != nil {
+				return healed, err
+			}
+		}
+		if err := a.groupsOfChangedOffers(ctx, batch, work); err != nil {
+			return healed, err
+		}
+		inFacts, err := a.offersNamed(ctx, batch, work)
+		if err != nil {
+			return healed, err
+		}
+		if inRecords >= arrived.all() && inFacts >= arrived.facts {
+			return healed, nil
+		}
+		if time.Now().After(due) {
+			if healed > 0 {
+				return healed, fmt.Errorf("restore facts of %d new rows: %d facts and %d records are there: %w",
+					arrived.all(), inFacts, inRecords, errFactsMissing)
+			}
+			if err := a.heal(ctx, batch); err != nil {
+				return healed, err
+			}
+			healed = arrived.all() - min(inRecords, inFacts)
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return healed, ctx.Err()
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// arrival counts the new rows that must be found in store.facts and store.records.
+type arrival struct{ facts, revocations uint64 }
+
+func (c arrival) all() uint64 { return c.facts + c.revocations }
+
+// arrivals reads the groups and records of the new rows from the storage tables.
+func (a *Aggregator) arrivals(ctx context.Context, batch *batch, work *work) (arrival, error) {
+	var out arrival
+	var selects []string
+	for _, no := range sorted(a.sources) {
+		ranges := batch.ranges(no, "partition", "offset")
+		if ranges == "" {
+			continue
+		}
+		cond := ranges
+		if no == revocation {
+			cond += " AND revocation = 0"
+		}
+		selects = append(selects, fmt.Sprintf(
+			"SELECT DISTINCT toUInt8(%d) AS no, reinterpretAsFixedString(grp) AS g, reinterpretAsFixedString(rec) AS r, partition, offset FROM (%s) WHERE %s",
+			no, a.sources[no], cond))
+	}
+	if len(selects) == 0 {
+		return out, nil
+	}
+	rows, err := a.query(ctx, "SELECT no, g, r, count() FROM ("+strings.Join(selects, "\nUNION ALL\n")+") GROUP BY no, g, r")
+	if err != nil {
+		return out, fmt.Errorf("read new rows: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var no uint8
+		var g, r string
+		var n uint64
+		if err := rows.Scan(&no, &g, &r, &n); err != nil {
+			return out, fmt.Errorf("read new rows: %w", err)
+		}
+		work.records[toID(r)] = true
+		if no == revocation {
+			out.revocations += n // of several targets, one position each
+			continue
+		}
+		out.facts += n
+		work.add(toID(g), no)
+	}
+	if err := rows.Err(); err != nil {
+		return out, fmt.Errorf("read new rows: %w", err)
+	}
+	return out, nil
+}
+
+func (w *work) add(g id, no uint8) {
+	w.groups[g] = true
+	switch no {
+	case offer:
+		w.offers[g] = true
+	case population:
+		w.population = true
+	}
+}
+
+// groupsOfRecords adds the groups in which any version of the work's records stands, and those of the
+// records that its revocations name in any version. It returns how many new positions it met.
+func (a *Aggregator) groupsOfRecords(ctx context.Context, batch *batch, work *work) (met uint64, err error) {
+	ask := work.records
+	for round := 0; len(ask) > 0; round++ {
+		recs, err := idTable("recs", ask)
+		if err != nil {
+			return 0, err
+		}
+		rows, err := a.query(ctx, `SELECT type, reinterpretAsFixedString(grp), uniqExactIf((rec, grp, partition, offset), `+batch.fresh()+`)
+			FROM store.records WHERE rec IN (SELECT reinterpretAsUInt128(id) FROM recs) AND revocation = 0
+			GROUP BY type, grp`, clickhouse.WithExternalTable(recs))
+		if err != nil {
+			return 0, fmt.Errorf("look up %d records: %w", len(ask), err)
+		}
+		targets := map[id]bool{}
+		for rows.Next() {
+			var no uint8
+			var g string
+			var n uint64
+			if err := rows.Scan(&no, &g, &n); err != nil {
+				rows.Close()
+				return 0, fmt.Errorf("look up records: %w", err)
+			}
+			if round == 0 {
+				met += n
+			}
+			if no == revocation {
+				if t := toID(g); t != (id{}) && !work.records[t] {
+					targets[t] = true
+				}
+				continue
+			}
+			work.add(toID(g), no)
+		}
+		err = rows.Err()
+		rows.Close()
+		if err != nil {
+			return 0, fmt.Errorf("look up records: %w", err)
+		}
+		if round > 0 {
+			break // targets are facts: they revoke nothing
+		}
+		ask = targets
+	}
+	return met, nil
+}
+
+// instantsDue adds the groups that have an instant which the horizon has passed in this cycle.
+func (a *Aggregator) instantsDue(ctx context.Context, books *books, batch *batch, work *work) error {
+	return a.addGroups(ctx, work, fmt.Sprintf(`SELECT DISTINCT reinterpretAsFixedString(grp) FROM store.instants
+		WHERE instant > fromUnixTimestamp64Milli(%d, 'UTC') AND instant <= fromUnixTimestamp64Milli(%d, 'UTC')`, books.now, batch.now))
+}
+
+// groupsOfChangedOffers adds the groups that name an offer whose service is another than the one that
+// was stored with its last contributions.
+func (a *Aggregator) groupsOfChangedOffers(ctx context.Context, batch *batch, work *work) error {
+	if len(work.offers) == 0 {
+		return nil
+	}
+	only := newWork()
+	for g := range work.offers {
+		only.groups[g] = true
+	}
+	touched, err := only.table()
+	if err != nil {
+		return err
+	}
+	diff, err := a.render("difference", params{Wanted: wantedGroups, Read: readGroups, Snapshot: batch.snapshot(), Now: batch.now})
+	if err != nil {
+		return err
+	}
+	return a.addGroups(ctx, work, `SELECT DISTINCT reinterpretAsFixedString(grp) FROM store.facts WHERE svc IN
+		(SELECT grp FROM (`+diff+`) WHERE area = '#service')`, clickhouse.WithExternalTable(touched))
+}
+
+// offersNamed adds the offers that the work's groups name, to be looked up only. It returns how many
+// new positions it met in the facts.
+func (a *Aggregator) offersNamed(ctx context.Context, batch *batch, work *work) (met uint64, err error) {
+	if len(work.groups) == 0 {
+		return 0, nil
+	}
+	touched, err := work.table()
+	if err != nil {
+		return 0, err
+	}
+	rows, err := a.query(ctx, `SELECT reinterpretAsFixedString(svc), uniqExactIf((rec, partition, offset), `+batch.fresh()+`)
+		FROM store.facts WHERE `+wantedGroups+` GROUP BY svc`, clickhouse.WithExternalTable(touched))
+	if err != nil {
+		return 0, fmt.Errorf("look up offers of %d groups: %w", len(work.groups), err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var g string
+		var n uint64
+		if err := rows.Scan(&g, &n); err != nil {
+			return 0, fmt.Errorf("look up offers: %w", err)
+		}
+		met += n
+		if o := toID(g); o != (id{}) && !work.groups[o] {
+			work.groups[o] = false
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return 0, fmt.Errorf("look up offers: %w", err)
+	}
+	return met, nil
+}
+
+func (a *Aggregator) addGroups(ctx context.Context, work *work, query string, opts ...clickhouse.QueryOption) error {
+	rows, err := a.query(ctx, query, opts...)
+	if err != nil {
+		return fmt.Errorf("look up groups: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var g string
+		if err := rows.Scan(&g); err != nil {
+			return fmt.Errorf("look up groups: %w", err)
+		}
+		work.groups[toID(g)] = true
+	}
+	if err := rows.Err(); err != nil {
+		return fmt.Errorf("look up groups: %w", err)
+	}
+	return nil
+}
+
+// heal restores the facts of the batch from the stored rows. Facts that are there already become
+// double, which is harmless: whoever reads facts takes each position once.
+func (a *Aggregator) heal(ctx context.Context, batch *batch) error {
+	for _, no := range sorted(a.sources) {
+		ranges := batch.ranges(no, "partition", "offset")
+		if ranges == "" {
+			continue
+		}
+		target, columns := "store.facts", factColumns[no]
+		if no == revocation {
+			target, columns = "store.records", "rec, type, partition, offset, version, hash, grp, revocation, up_to"
+		}
+		a.log.Warn("aggregate: facts are behind the ledger, restoring them from the stored rows", zap.String("topic", typeOf(no).Topic))
+		err := a.exec(ctx, fmt.Sprintf("INSERT INTO %s (%s) SELECT %s FROM (%s) WHERE %s", target, columns, columns, a.sources[no], ranges))
+		if err != nil {
+			return fmt.Errorf("restore facts of %s: %w", typeOf(no).Topic, err)
+		}
+	}
+	return nil
+}
+
+const (
+	commonColumns  = "grp, rec, type, partition, offset, version, hash, occurred_at, source, source_record_id, "
+	subjectColumns = commonColumns + "comune, instant, pseudonym"
+)
+
+// factColumns are the columns that each view of store.facts gives.
+var factColumns = map[uint8]string{
+	1: commonColumns + "comune, nomenclature, area, kind, instant, valid_from, valid_to",
+	2: commonColumns + "unit, instant, a, b",
+	3: subjectColumns + ", nomenclature, area",
+	4: subjectColumns + ", kind",
+	5: subjectColumns + ", kind, svc, sid",
+	6: subjectColumns + ", nomenclature, area, kind",
+	7: subjectColumns + ", unit, svc, a, b, valid_from",
+	9: commonColumns + "comune, kind, instant, a, b, valid_from",
+}
+
+// number is the hash as the engine's UInt128, which is little-endian.
+func (i id) number() *big.Int {
+	b := i
+	slices.Reverse(b[:])
+	return new(big.Int).SetBytes(b[:])
+}
+
+// toID takes the bytes of a hash; a short one, as the engine cuts trailing zeros, is padded.
+func toID(s string) id {
+	var out id
+	copy(out[:], s)
+	return out
+}
