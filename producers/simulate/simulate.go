@@ -75,7 +75,8 @@ type Simulator struct {
 	rng      *rand.Rand
 	now      int64 // simulated clock, milliseconds
 	at       int64 // when the fact under construction occurred
-	step     float64
+	step     float64 // mean simulated time between messages, milliseconds
+	live     bool
 	sent     int
 	ids      map[string]int // schema ids
 	rows     [17]*event.Row // one row under construction per event, by number
@@ -123,11 +124,11 @@ func New(cfg Config) *Simulator {
 // Now is the simulated clock.
 func (s *Simulator) Now() time.Time { return time.UnixMilli(s.now).UTC() }
 
-// Advance moves the simulated clock forward to t, if t is later, and sets the mean simulated time
-// between the messages that follow. Live traffic calls it with the wall clock and a step of 0.
-func (s *Simulator) Advance(t time.Time, step time.Duration) {
+// Live moves the simulated clock forward to t, if t is later. From then on the clock stands between
+// calls, and cases are hurried on: in minutes of traffic hardly one would be due.
+func (s *Simulator) Live(t time.Time) {
 	s.now = max(s.now, t.UnixMilli())
-	s.step = float64(step) / float64(time.Millisecond)
+	s.step, s.live = 0, true
 }
 
 // Next makes the next message, or says that Count was reached.

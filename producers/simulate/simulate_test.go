@@ -126,3 +126,70 @@ func BenchmarkNext(b *testing.B) {
 		s.Next()
 	}
 }
+
+// TestHistoriesAgree checks undisturbed traffic: what a fact is about was there before it.
+func TestHistoriesAgree(t *testing.T) {
+	s := New(Config{Seed: 11, Start: time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC), Count: 20_000})
+	requested, offered, waiting, granted, sessions := map[string]int64{}, map[string]bool{}, map[string]int64{}, map[string]int64{}, map[string]int64{}
+	replies := map[string]bool{}
+	for m, ok := s.Next(); ok; m, ok = s.Next() {
+		r := m.Row
+		at := r.Vals[event.OccurredAt].Int
+		after := func(seen map[string]int64, id string) {
+			if first, ok := seen[id]; !ok || first > at {
+				t.Fatalf("message %d, %s: what it is about was not there at %d", s.sent, r.Type.Name, at)
+			}
+		}
+		switch r.Type.Name {
+		case "ServiceOfferPublished":
+			offered[r.Str(event.ServiceOfferPublishedServiceID)] = true
+		case "CapacityChanged":
+			if !offered[r.Str(event.CapacityChangedServiceID)] {
+				t.Fatalf("message %d: capacity of an unknown offer", s.sent)
+			}
+			if r.Vals[event.CapacityChangedOperational].Int > r.Vals[event.CapacityChangedAuthorised].Int {
+				t.Fatalf("message %d: more operational than authorised", s.sent)
+			}
+		case "ServiceRequested":
+			requested[r.Str(event.ServiceRequestedRequestID)] = at
+		case "NeedAssessed":
+			after(requested, r.Str(event.NeedAssessedRequestID))
+		case "WaitingListChanged":
+			id := r.Str(event.WaitingListChangedRequestID)
+			after(requested, id)
+			if r.Is(event.WaitingListChangedChange, "ENTER") {
+				waiting[id] = at
+			} else {
+				after(waiting, id)
+			}
+		case "BenefitDecided":
+			after(requested, r.Str(event.BenefitDecidedRequestID))
+			if r.Is(event.BenefitDecidedDecision, "GRANTED") {
+				granted[r.Str(event.BenefitDecidedBenefitID)] = at
+			} else {
+				after(granted, r.Str(event.BenefitDecidedBenefitID))
+			}
+		case "ServiceDelivered":
+			after(granted, r.Str(event.ServiceDeliveredBenefitID))
+			if r.Vals[event.ServiceDeliveredAmountTotal].Int != r.Vals[event.ServiceDeliveredQuotaEnte].Int+
+				r.Vals[event.ServiceDeliveredQuotaUtente].Int+r.Vals[event.ServiceDeliveredQuotaSsn].Int {
+				t.Fatalf("message %d: parts do not add up to the total", s.sent)
+			}
+		case "ActivitySessionHeld":
+			sessions[r.Str(event.ActivitySessionHeldSessionID)] = r.Vals[event.ActivitySessionHeldMinutes].Int
+		case "AttendanceRecorded":
+			minutes, ok := sessions[r.Str(event.AttendanceRecordedSessionID)]
+			if !ok || r.Vals[event.AttendanceRecordedMinutesPresent].Int > minutes {
+				t.Fatalf("message %d: attendance of %d minutes, session has %d", s.sent, r.Vals[event.AttendanceRecordedMinutesPresent].Int, minutes)
+			}
+		case "FeedbackRecorded":
+			if to := r.Vals[event.FeedbackRecordedInReplyTo]; !to.Null && !replies[string(to.Bytes)] {
+				t.Fatalf("message %d: reply to an unknown feedback", s.sent)
+			}
+			replies[r.Str(event.FeedbackRecordedFeedbackID)] = true
+		}
+	}
+	if len(granted) < 100 || len(sessions) < 10 {
+		t.Errorf("%d benefits, %d sessions: too few to show anything", len(granted), len(sessions))
+	}
+}

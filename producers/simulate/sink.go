@@ -23,13 +23,19 @@ type Sink interface {
 	Close() error                    // flushes too, without a limit in time
 }
 
-// Run sends the messages of s to a sink, perSecond of them, or as fast as they go with 0, until the
-// count is reached or ctx ends. It returns how many the sink took, and flushes it.
-func Run(ctx context.Context, s *Simulator, to Sink, perSecond float64) (sent int, err error) {
+// Pace says how fast Run goes.
+type Pace struct {
+	PerSecond float64          // messages; 0: as fast as they go
+	Clock     func() time.Time // live traffic: the simulated clock follows this one; nil: Config.Step
+}
+
+// Run sends the messages of s to a sink until the count is reached or ctx ends. It returns how many
+// the sink took, and flushes it.
+func Run(ctx context.Context, s *Simulator, to Sink, pace Pace) (sent int, err error) {
 	began := time.Now()
 	for ctx.Err() == nil {
-		if perSecond > 0 {
-			ahead := time.Duration(float64(sent)/perSecond*float64(time.Second)) - time.Since(began)
+		if pace.PerSecond > 0 {
+			ahead := time.Duration(float64(sent)/pace.PerSecond*float64(time.Second)) - time.Since(began)
 			if ahead > 2*time.Millisecond { // shorter waits are made up for by the next
 				if err := to.Flush(ctx); err != nil {
 					return sent, err
@@ -39,6 +45,9 @@ func Run(ctx context.Context, s *Simulator, to Sink, perSecond float64) (sent in
 				case <-time.After(ahead):
 				}
 			}
+		}
+		if pace.Clock != nil {
+			s.Live(pace.Clock())
 		}
 		m, ok := s.Next()
 		if !ok {

@@ -153,7 +153,7 @@ func (s *Simulator) nextFact() *event.Row {
 	}
 	// Cases set the pace: no new ones while those due are behind, or facts would come ever later.
 	behind := s.cases.due(s.now - 3*dayMs)
-	if behind && s.rng.IntN(10) < 7 || s.cases.due(s.now) && s.rng.IntN(10) < 4 {
+	if behind && s.rng.IntN(10) < 7 || (s.live && len(s.cases) > 0 || s.cases.due(s.now)) && s.rng.IntN(10) < 4 {
 		return s.progress()
 	}
 	if s.school >= 0 && s.rng.IntN(3) == 0 {
