@@ -73,8 +73,8 @@ const (
 type Simulator struct {
 	cfg      Config
 	rng      *rand.Rand
-	now      int64 // simulated clock, milliseconds
-	at       int64 // when the fact under construction occurred
+	now      int64   // simulated clock, milliseconds
+	at       int64   // when the fact under construction occurred
 	step     float64 // mean simulated time between messages, milliseconds
 	live     bool
 	sent     int
