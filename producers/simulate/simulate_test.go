@@ -193,3 +193,15 @@ func TestHistoriesAgree(t *testing.T) {
 		t.Errorf("%d benefits, %d sessions: too few to show anything", len(granted), len(sessions))
 	}
 }
+
+func TestValidateReportsAllProblems(t *testing.T) {
+	if err := rough(1, 1).Validate(); err != nil {
+		t.Errorf("a good configuration is refused: %v", err)
+	}
+	err := Config{Duplicates: 0.6, Corrections: 0.6, Late: 2, Count: -1}.Validate()
+	for _, want := range []string{"rate of late: got 2", "1.2 in all", "start: got year 1", "negative"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v does not say %q", err, want)
+		}
+	}
+}
