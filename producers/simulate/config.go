@@ -29,7 +29,7 @@ type Config struct {
 	MaxOpen     int             // open cases kept; 0: 50,000. Beyond it the oldest are hurried on
 	MaxValue    int             // limit of a value (P06); 0: no oversized message is made
 	Truth       bool            // keep every row for Truth; takes memory
-	Reference   model.Reference // what Truth counts by; zero: the comuni and services in play are those known
+	Reference   model.Reference // what Truth counts by; zero: what ships with the release
 }
 
 // DefaultRates returns the shares of disturbances that the demo uses.

@@ -152,7 +152,9 @@ func (s *Simulator) about(r *event.Row, c *openCase) {
 		code = [...][]byte{[]byte("999999"), []byte("999998"), []byte("013256"), []byte("000001")}[c.person%4]
 	}
 	k := &kinds[c.kind]
-	s.subject(r, c.person, code, int(ageBands[k.ages[0]][0]), int(ageBands[k.ages[1]][1]), demand)
+	youngest, _ := ages(k.ages[0])
+	_, oldest := ages(k.ages[1])
+	s.subject(r, c.person, code, int(youngest), int(oldest), demand)
 }
 
 // code is the nomenclature code of a case: not in the list, where its residence is not.

@@ -3,6 +3,7 @@ package simulate
 import (
 	"fmt"
 
+	"github.com/welfarehub/welfarehub/pkg/codes"
 	"github.com/welfarehub/welfarehub/pkg/event"
 	"github.com/welfarehub/welfarehub/pkg/model"
 )
@@ -48,7 +49,7 @@ func (s *Simulator) sample(name string) *event.Row {
 	case "TerritoryUpserted":
 		return s.territory(&s.comuni[c.comune])
 	case "PopulationReported":
-		return s.population(&s.comuni[c.comune], int(c.person%uint64(len(ageBands))))
+		return s.population(&s.comuni[c.comune], int(c.person%uint64(codes.Bands)))
 	case "DeprivationObserved":
 		return s.deprivation()
 	case "ActivitySessionHeld":

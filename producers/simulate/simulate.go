@@ -88,7 +88,11 @@ func New(cfg Config) *Simulator {
 	}
 	s.world = newWorld(s.rng)
 	if cfg.Truth {
-		s.truth = newTruth(s.reference())
+		ref := cfg.Reference
+		if ref.Regions == nil {
+			ref = model.Shipped()
+		}
+		s.truth = newTruth(ref)
 	}
 	return s
 }

@@ -199,7 +199,7 @@ func TestTruthDoesNotDependOnTheOrder(t *testing.T) {
 		rows = append(rows, m.Row.Clone())
 	}
 	want := s.Truth()
-	m := model.New(s.reference())
+	m := model.New(model.Shipped())
 	rng := rand.New(rand.NewPCG(seed, 2))
 	for i, at := range rng.Perm(len(rows)) {
 		m.Apply(model.Record{Topic: rows[at].Type.Topic, Offset: int64(i), Row: rows[at]})

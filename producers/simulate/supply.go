@@ -6,14 +6,14 @@ import (
 
 // kinds are the services in play, with the places that Italy has of them in round figures.
 var kinds = [...]kind{
-	{code: "NIDO", inps: "A3.03", area: "FAMILY_MINORS", unit: "PLACE", name: "Asilo nido", ages: [2]int{0, 0}, per1000: 280, waits: true, monthly: 45_000},
-	{code: "EDU", inps: "A2.02", area: "FAMILY_MINORS", unit: "HOUR_WEEK", name: "Sostegno socio-educativo", ages: [2]int{2, 4}, per1000: 6, monthly: 32_000},
-	{code: "MENSA", inps: "A2.12", area: "FAMILY_MINORS", unit: "MEAL", name: "Mensa scolastica", ages: [2]int{2, 3}, per1000: 40, monthly: 9_000},
-	{code: "SAD", inps: "A2.07", area: "OLDER_PEOPLE", unit: "VISIT", name: "Assistenza domiciliare", ages: [2]int{6, 6}, per1000: 9, waits: true, monthly: 38_000},
-	{code: "RSA", inps: "A3.02", area: "OLDER_PEOPLE", unit: "BED", name: "Residenza per anziani", ages: [2]int{6, 6}, per1000: 16, waits: true, monthly: 165_000},
-	{code: "CDD", inps: "A1.12", area: "DISABILITY", unit: "PLACE", name: "Centro diurno disabili", ages: [2]int{5, 5}, per1000: 0.7, waits: true, monthly: 98_000},
-	{code: "CONTR", inps: "A1.04", area: "POVERTY_ADULTS", unit: "HOUSEHOLD", name: "Integrazione del reddito", ages: [2]int{5, 5}, per1000: 3, monthly: 60_000, oneOff: true},
-	{code: "EMERG", inps: "A1.05", area: "POVERTY_ADULTS", unit: "BED", name: "Accoglienza abitativa", ages: [2]int{5, 5}, per1000: 0.5, waits: true, monthly: 52_000},
+	{code: "3.INF.01", inps: "A3.03", area: "FAMILY_MINORS", unit: "PLACE", name: "Asilo nido", ages: [2]int{0, 0}, per1000: 280, waits: true, monthly: 45_000},
+	{code: "1.EDU.01", inps: "A2.02", area: "FAMILY_MINORS", unit: "HOUR_WEEK", name: "Sostegno socio-educativo", ages: [2]int{2, 4}, per1000: 6, monthly: 32_000},
+	{code: "1.SUP.02", inps: "A2.12", area: "FAMILY_MINORS", unit: "MEAL", name: "Mensa scolastica", ages: [2]int{2, 3}, per1000: 40, monthly: 9_000},
+	{code: "1.DOM.01", inps: "A2.07", area: "OLDER_PEOPLE", unit: "VISIT", name: "Assistenza domiciliare", ages: [2]int{6, 6}, per1000: 9, waits: true, monthly: 38_000},
+	{code: "3.RES.01", inps: "A3.02", area: "OLDER_PEOPLE", unit: "BED", name: "Residenza per anziani", ages: [2]int{6, 6}, per1000: 16, waits: true, monthly: 165_000},
+	{code: "3.DIU.02", inps: "A3.01", area: "DISABILITY", unit: "PLACE", name: "Centro diurno disabili", ages: [2]int{5, 5}, per1000: 0.7, waits: true, monthly: 98_000},
+	{code: "2.RED.01", inps: "A1.04", area: "POVERTY_ADULTS", unit: "HOUSEHOLD", name: "Integrazione del reddito", ages: [2]int{5, 5}, per1000: 3, monthly: 60_000, oneOff: true},
+	{code: "3.ALL.01", inps: "A1.05", area: "POVERTY_ADULTS", unit: "BED", name: "Accoglienza abitativa", ages: [2]int{5, 5}, per1000: 0.5, waits: true, monthly: 52_000},
 }
 
 func (s *Simulator) offer(i int, status string) *event.Row {
@@ -32,8 +32,10 @@ func (s *Simulator) offer(i int, status string) *event.Row {
 	set(r, event.ServiceOfferPublishedComuneCode, c.code)
 	set(r, event.ServiceOfferPublishedAtsCode, c.ats)
 	symbol(r, event.ServiceOfferPublishedStatus, status)
-	r.SetInt(event.ServiceOfferPublishedAgeMin, ageBands[k.ages[0]][0])
-	r.SetInt(event.ServiceOfferPublishedAgeMax, ageBands[k.ages[1]][1])
+	youngest, _ := ages(k.ages[0])
+	_, oldest := ages(k.ages[1])
+	r.SetInt(event.ServiceOfferPublishedAgeMin, youngest)
+	r.SetInt(event.ServiceOfferPublishedAgeMax, oldest)
 	r.SetInt(event.ServiceOfferPublishedValidFrom, day(s.at)-s.rng.Int64N(900))
 	if i%9 == 0 {
 		r.SetInt(event.ServiceOfferPublishedValidTo, day(s.at)+30+s.rng.Int64N(600))
@@ -111,7 +113,7 @@ func (s *Simulator) territory(c *comune) *event.Row {
 	r := s.begin("TerritoryUpserted", istat, []byte("ISTAT"), "T-")
 	symbol(r, event.TerritoryUpsertedLevel, "COMUNE")
 	set(r, event.TerritoryUpsertedTerritoryCode, c.code)
-	set(r, event.TerritoryUpsertedName, s.text(func(b []byte) []byte { return append(append(b, "Comune "...), c.org...) }))
+	set(r, event.TerritoryUpsertedName, []byte(c.name))
 	set(r, event.TerritoryUpsertedParentCode, c.code[:3])
 	set(r, event.TerritoryUpsertedAtsCode, c.ats)
 	set(r, event.TerritoryUpsertedCadastralCode, c.org)
@@ -127,8 +129,9 @@ func (s *Simulator) population(c *comune, band int) *event.Row {
 	r.SetInt(event.PopulationReportedAgeTo, 100)
 	r.SetInt(event.PopulationReportedResidents, int64(c.total))
 	if band >= 0 {
-		r.SetInt(event.PopulationReportedAgeFrom, ageBands[band][0])
-		r.SetInt(event.PopulationReportedAgeTo, ageBands[band][1])
+		from, to := ages(band)
+		r.SetInt(event.PopulationReportedAgeFrom, from)
+		r.SetInt(event.PopulationReportedAgeTo, to)
 		r.SetInt(event.PopulationReportedResidents, int64(c.ages[band]))
 	}
 	return r

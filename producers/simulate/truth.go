@@ -40,25 +40,6 @@ func newTruth(ref model.Reference) *truth {
 	return &truth{model: model.New(ref), sent: map[string]int{}, rejected: map[string]map[string]int{}}
 }
 
-// reference is the configured one, with what is in play where it says nothing.
-func (s *Simulator) reference() model.Reference {
-	ref := s.cfg.Reference
-	if ref.Regions == nil {
-		ref.Regions = map[string]string{}
-		for i := range s.comuni {
-			ref.Regions[string(s.comuni[i].code)] = s.comuni[i].region
-		}
-	}
-	if ref.KnownNomenclature == nil {
-		known := map[string]bool{}
-		for i := range kinds {
-			known[kinds[i].code] = true
-		}
-		ref.KnownNomenclature = func(code string) bool { return known[code] }
-	}
-	return ref
-}
-
 func (t *truth) book(m *Message) {
 	t.sent[m.Topic]++
 	t.n++

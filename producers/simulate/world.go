@@ -1,35 +1,35 @@
 package simulate
 
 import (
-	_ "embed"
-	"encoding/csv"
+	"cmp"
 	"math/rand/v2"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
 
+	"github.com/welfarehub/welfarehub/pkg/codes"
 	"github.com/welfarehub/welfarehub/pkg/event"
 )
 
-// comuniCSV lists the comuni in play: all above 60,000 residents, the four largest and the middle
-// one of each region, with residents by age on 2023-01-01 (ISTAT).
-//
-//go:embed comuni.csv
-var comuniCSV string
-
 type comune struct {
 	code, org []byte
+	name      string
 	region    string
 	source    []byte // social services of the comune
 	provider  []byte // providers that report by themselves
 	district  []byte // social district
 	ats       []byte
-	ages      [7]int // residents of 0-2, 3-5, 6-10, 11-14, 15-17, 18-64, 65 and over
+	ages      [codes.Bands]int
 	total     int
 	offers    []int // published, indexes of world.offers
 }
 
-var ageBands = [7][2]int64{{0, 2}, {3, 5}, {6, 10}, {11, 14}, {15, 17}, {18, 64}, {65, 100}}
+// ages returns the first and last age of a band, counted as codes.Band is.
+func ages(band int) (from, to int64) {
+	a, b := codes.Band(band).Ages()
+	return int64(a), int64(b)
+}
 
 // kind is a kind of service.
 type kind struct {
@@ -65,24 +65,44 @@ type world struct {
 	ref     int // comuni of which territory and population were published
 }
 
+// largeComune is the number of residents from which a comune is in play.
+const largeComune = 60_000
+
+// inPlay chooses comuni: the large ones, the four largest and the middle one of each region.
+func inPlay(all []codes.Comune) []codes.Comune {
+	byRegion := map[string][]codes.Comune{}
+	for _, c := range all {
+		byRegion[c.Region] = append(byRegion[c.Region], c)
+	}
+	var out []codes.Comune
+	for _, of := range byRegion {
+		slices.SortFunc(of, func(a, b codes.Comune) int {
+			return cmp.Or(cmp.Compare(b.Total, a.Total), strings.Compare(a.Code, b.Code))
+		})
+		for i, c := range of {
+			if c.Total >= largeComune || i < 4 || i == len(of)/2 {
+				out = append(out, c)
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b codes.Comune) int { return strings.Compare(a.Code, b.Code) })
+	return out
+}
+
 // newWorld lays out comuni and offers. The north has more offers for its residents, as it is.
 func newWorld(rng *rand.Rand) world {
 	w := world{school: -1, bare: -1}
-	rows, err := csv.NewReader(strings.NewReader(comuniCSV)).ReadAll()
-	if err != nil {
-		panic("BUG: comuni.csv: " + err.Error())
-	}
 	sum := 0
-	for _, row := range rows[1:] {
-		belfiore := strings.ToLower(row[1])
-		c := comune{code: []byte(row[0]), org: []byte(row[1]), region: row[2],
+	for _, of := range inPlay(codes.Default().Comuni()) {
+		belfiore := strings.ToLower(of.Cadastral)
+		c := comune{code: []byte(of.Code), org: []byte(of.Cadastral), name: of.Name, region: of.Region,
 			source:   []byte("urn:welfare:" + belfiore + ":sociale"),
 			provider: []byte("urn:welfare:" + belfiore + ":gestori"),
-			district: []byte("urn:welfare:ats" + row[0][:3] + ":valutazione"),
-			ats:      []byte("ATS" + row[0][:3])}
-		for i := range c.ages {
-			c.ages[i], _ = strconv.Atoi(row[3+i])
-			c.total += c.ages[i]
+			district: []byte("urn:welfare:ats" + of.Province + ":valutazione"),
+			ats:      []byte("ATS" + of.Province),
+			ages:     of.Population}
+		for _, n := range c.ages {
+			c.total += n
 		}
 		sum += c.total
 		w.comuni, w.upTo = append(w.comuni, c), append(w.upTo, sum)
