@@ -15,7 +15,7 @@ import (
 
 func TestMain(m *testing.M) {
 	engine.RunIfChild()
-	os.Exit(m.Run())
+	m.Run()
 }
 
 // TestWaitReadsTheLedgerInClickHouse books a block with each end and waits for it. WELFAREHUB_E2E=0

@@ -159,6 +159,18 @@ func TestShippedMappingsLoad(t *testing.T) {
 	}
 }
 
+func TestREADMEMappingLoads(t *testing.T) {
+	text, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "```yaml\n")
+	example, _, ok := strings.Cut(rest, "```")
+	if _, err := ParseMapping("README.md", []byte(example)); err != nil || !ok {
+		t.Error(err)
+	}
+}
+
 func TestRunStopsAtMaxErrors(t *testing.T) {
 	var b strings.Builder
 	b.WriteString("event,serviceId\n")

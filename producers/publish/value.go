@@ -1,6 +1,7 @@
 package publish
 
 import (
+	"errors"
 	"strings"
 	"time"
 
@@ -77,12 +78,10 @@ func (v *Value) set(row *event.Row, i int, text string) *event.FieldError {
 
 // setText is event.SetText with its error's own type.
 func setText(row *event.Row, i int, text string) *event.FieldError {
-	if err := event.SetText(row, i, text); err != nil {
-		fe, ok := err.(*event.FieldError)
-		if !ok {
-			return &event.FieldError{Field: row.Type.Fields[i].Name, Problem: err.Error()}
-		}
-		return fe
+	err := event.SetText(row, i, text)
+	var fe *event.FieldError
+	if err != nil && !errors.As(err, &fe) {
+		fe = &event.FieldError{Field: row.Type.Fields[i].Name, Problem: err.Error()}
 	}
-	return nil
+	return fe
 }
