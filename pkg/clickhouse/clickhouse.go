@@ -62,14 +62,14 @@ func options(dsn string) (*clickhouse.Options, error) {
 	return o, nil
 }
 
-// settings of every query. An insert must be stored, with its views, when it returns.
+// settings of every query. An insert must be stored, with its views, when it returns. The driver itself
+// sends max_execution_time, from the context's deadline.
 var settings = clickhouse.Settings{
 	"async_insert":       0,
 	"insert_deduplicate": 1,
 	"deduplicate_blocks_in_dependent_materialized_views": 1,
 	"materialized_views_ignore_errors":                   0,
 	"optimize_on_insert":                                 0,
-	"max_execution_time":                                 int(queryTime / time.Second),
 }
 
 // Conn is the driver's connection pool, for batches and whatever else DB does not have.
@@ -101,20 +101,23 @@ func (db *DB) Scan(ctx context.Context, query string, args []any, dest ...any) e
 
 // InsertOnce returns a context under which an insert is one part, known by its token: repeated with the
 // same token it changes nothing, whatever its rows, and completes views that a crash left behind.
+//
+// The server knows an insert by its token and by the number of chunks that the rows came in, even when it
+// squashes them into one part (tried: the same token over one chunk and over two is stored twice). So a
+// block must come as one native block, or from one SELECT with ORDER BY: under these settings the sort of
+// a single thread gives one chunk of up to 16 million rows. An unsorted SELECT, or one of several
+// threads, may come in any number.
 func InsertOnce(ctx context.Context, token string) context.Context {
-	s := clickhouse.Settings{"insert_deduplication_token": token}
-	for name, value := range OneBlock {
-		s[name] = value
-	}
-	return clickhouse.Context(ctx, clickhouse.WithSettings(s))
+	return clickhouse.Context(ctx, clickhouse.WithSettings(clickhouse.Settings{
+		"insert_deduplication_token":  token,
+		"max_threads":                 1,
+		"max_insert_threads":          1,
+		"max_block_size":              oneBlock,
+		"max_insert_block_size":       oneBlock,
+		"min_insert_block_size_rows":  oneBlock,
+		"min_insert_block_size_bytes": 1 << 34,
+	}))
 }
 
-// OneBlock are the settings that keep an insert of up to 16 million rows in one block.
-var OneBlock = clickhouse.Settings{
-	"max_insert_threads":          1,
-	"max_threads":                 1,
-	"max_block_size":              16777216,
-	"max_insert_block_size":       16777216,
-	"min_insert_block_size_rows":  16777216,
-	"min_insert_block_size_bytes": 17179869184,
-}
+// oneBlock is more rows than a block ever has.
+const oneBlock = 1 << 24

@@ -64,9 +64,6 @@ func migrated(t *testing.T) *clickhouse.DB {
 	t.Helper()
 	e := startEngine(t)
 	ctx := t.Context()
-	if err := clickhouse.MigrateDown(ctx, e.DSN(), 0, zap.NewNop()); err != nil {
-		t.Fatal(err)
-	}
 	if err := clickhouse.Migrate(ctx, e.DSN(), zap.NewNop()); err != nil {
 		t.Fatal(err)
 	}
@@ -79,5 +76,10 @@ func migrated(t *testing.T) *clickhouse.DB {
 			t.Error(err)
 		}
 	})
+	for _, table := range show(t, db, "SELECT concat(database, '.', name) FROM system.tables WHERE database IN ('store', 'welfare') AND name != 'schema_version' AND engine LIKE '%MergeTree' AND total_rows > 0") {
+		if err := db.Exec(ctx, "TRUNCATE TABLE "+table+" SYNC"); err != nil {
+			t.Fatal(err)
+		}
+	}
 	return db
 }

@@ -802,6 +802,17 @@ ORDER BY (topic, partition, offset)
 SETTINGS non_replicated_deduplication_window = 10000
 COMMENT 'Positions of loaded events whose rows are not stored, for their subject is erased: by the eraser, and by views for those that came later.';
 
+CREATE TABLE IF NOT EXISTS store.erasures (
+    family LowCardinality(String) COMMENT 'DEMAND, POVERTY or SCHOOL.',
+    pseudonym FixedString(32) COMMENT 'Pseudonym, as bytes.',
+    requested_at DateTime64(3, 'UTC') COMMENT 'Instant of the request.',
+    partition UInt32 COMMENT 'Partition of the SubjectErased event.',
+    offset UInt64 COMMENT 'Offset of the SubjectErased event.'
+) ENGINE = MergeTree
+ORDER BY (family, pseudonym)
+SETTINGS non_replicated_deduplication_window = 10000
+COMMENT 'Pseudonyms to erase, by family of events: what occurred up to requested_at. Nothing lifts an erasure, and each version of one counts, for what it removed cannot come back. A scope UNKNOWN is of no family. Fed by a view.';
+
 CREATE TABLE IF NOT EXISTS store.settled (
     topic LowCardinality(String) COMMENT 'Topic.',
     partition UInt32 COMMENT 'Partition of the topic.',
@@ -1118,14 +1129,15 @@ SELECT toUInt8(16) AS type, 'welfare.control.erasure' AS topic, _partition AS pa
     maxIf(occurred_at, _end = 'loaded' AND _gone = 0) AS max_occurred_at, any(_owner) AS owner, max(_loaded_at) AS loaded_at
 FROM store.subject_erased GROUP BY _partition, _from, _to;
 
-CREATE MATERIALIZED VIEW IF NOT EXISTS store.subject_erased_to_erased TO store.erased AS
-SELECT 'welfare.control.erasure' AS topic, _partition AS partition, _offset AS offset, '' AS source,
-    toUUID('00000000-0000-0000-0000-000000000000') AS event_id, _loaded_at AS erased_at
-FROM store.subject_erased WHERE _gone = 1;
+CREATE MATERIALIZED VIEW IF NOT EXISTS store.subject_erased_to_erasures TO store.erasures AS
+SELECT family, pseudonym, requested_at, _partition AS partition, _offset AS offset
+FROM store.subject_erased
+ARRAY JOIN multiIf(scope = 'ALL', ['DEMAND', 'POVERTY', 'SCHOOL'], scope = 'UNKNOWN', [], [toString(scope)]) AS family
+WHERE _end = 'loaded';
 
 -- +goose Down
 
-DROP VIEW IF EXISTS store.subject_erased_to_erased SYNC;
+DROP VIEW IF EXISTS store.subject_erased_to_erasures SYNC;
 
 DROP VIEW IF EXISTS store.subject_erased_to_ledger SYNC;
 
@@ -1220,6 +1232,8 @@ DROP TABLE IF EXISTS store.dispositions SYNC;
 DROP TABLE IF EXISTS store.log_end SYNC;
 
 DROP TABLE IF EXISTS store.settled SYNC;
+
+DROP TABLE IF EXISTS store.erasures SYNC;
 
 DROP TABLE IF EXISTS store.erased SYNC;
 

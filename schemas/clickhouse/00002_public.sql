@@ -7,19 +7,6 @@
 -- +goose NO TRANSACTION
 -- +goose Up
 
-CREATE OR REPLACE VIEW store.erasures_in_force (
-    `family` LowCardinality(String) COMMENT 'DEMAND, POVERTY or SCHOOL.',
-    `pseudonym` FixedString(32) COMMENT 'Pseudonym, as bytes.',
-    `requested_at` DateTime64(3, 'UTC') COMMENT 'Highest requestedAt.'
-)
-DEFINER = CURRENT_USER SQL SECURITY DEFINER
-AS SELECT family, pseudonym, max(requested_at) AS requested_at
-FROM store.subject_erased
-ARRAY JOIN multiIf(scope = 'ALL', ['DEMAND', 'POVERTY', 'SCHOOL'], scope = 'UNKNOWN', [], [toString(scope)]) AS family
-WHERE _end = 'loaded' AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.superseded WHERE topic = 'welfare.control.erasure')
-GROUP BY family, pseudonym
-COMMENT 'Pseudonyms to erase, by family of events: what occurred up to requested_at. Nothing lifts an erasure.';
-
 CREATE OR REPLACE VIEW store.service_offer_published_hidden (
     `partition` UInt32 COMMENT 'Partition.',
     `offset` UInt64 COMMENT 'Offset.'
@@ -30,9 +17,7 @@ COMMENT 'Positions of loaded rows that no reader may see: superseded.';
 
 CREATE OR REPLACE VIEW store.service_offer_published_live
 DEFINER = CURRENT_USER SQL SECURITY DEFINER
-AS SELECT *, _record
-FROM store.service_offer_published
-WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.service_offer_published_hidden)
+AS SELECT *, _record FROM store.service_offer_published WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.service_offer_published_hidden)
 COMMENT 'Loaded rows that readers may see, as they are stored. household_pseudonym is NULL where it was erased.';
 
 CREATE OR REPLACE VIEW store.capacity_changed_hidden (
@@ -45,9 +30,7 @@ COMMENT 'Positions of loaded rows that no reader may see: superseded.';
 
 CREATE OR REPLACE VIEW store.capacity_changed_live
 DEFINER = CURRENT_USER SQL SECURITY DEFINER
-AS SELECT *, _record
-FROM store.capacity_changed
-WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.capacity_changed_hidden)
+AS SELECT *, _record FROM store.capacity_changed WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.capacity_changed_hidden)
 COMMENT 'Loaded rows that readers may see, as they are stored. household_pseudonym is NULL where it was erased.';
 
 CREATE OR REPLACE VIEW store.service_requested_hidden (
@@ -59,8 +42,8 @@ AS SELECT partition, offset FROM store.superseded WHERE topic = 'welfare.demand.
 UNION ALL
 SELECT r._partition AS partition, r._offset AS offset
 FROM (SELECT _partition, _offset, assumeNotNull(pseudonym) AS pseudonym, occurred_at FROM store.service_requested
-    WHERE _end = 'loaded' AND pseudonym IN (SELECT pseudonym FROM store.erasures_in_force WHERE family = 'DEMAND')) AS r
-INNER JOIN (SELECT pseudonym, requested_at FROM store.erasures_in_force WHERE family = 'DEMAND') AS e USING (pseudonym)
+    WHERE pseudonym IN (SELECT pseudonym FROM store.erasures WHERE family = 'DEMAND') AND _end = 'loaded') AS r
+INNER JOIN (SELECT pseudonym, requested_at FROM store.erasures WHERE family = 'DEMAND') AS e USING (pseudonym)
 WHERE r.occurred_at <= e.requested_at
 COMMENT 'Positions of loaded rows that no reader may see: superseded, or of a subject with an erasure in force that is not applied yet.';
 
@@ -69,12 +52,10 @@ DEFINER = CURRENT_USER SQL SECURITY DEFINER
 AS SELECT * REPLACE (if((_partition, _offset) IN (
 SELECT r._partition AS partition, r._offset AS offset
 FROM (SELECT _partition, _offset, assumeNotNull(household_pseudonym) AS pseudonym, occurred_at FROM store.service_requested
-    WHERE _end = 'loaded' AND household_pseudonym IN (SELECT pseudonym FROM store.erasures_in_force WHERE family = 'DEMAND')) AS r
-INNER JOIN (SELECT pseudonym, requested_at FROM store.erasures_in_force WHERE family = 'DEMAND') AS e USING (pseudonym)
+    WHERE household_pseudonym IN (SELECT pseudonym FROM store.erasures WHERE family = 'DEMAND') AND _end = 'loaded') AS r
+INNER JOIN (SELECT pseudonym, requested_at FROM store.erasures WHERE family = 'DEMAND') AS e USING (pseudonym)
 WHERE r.occurred_at <= e.requested_at
-), NULL, household_pseudonym) AS household_pseudonym), _record
-FROM store.service_requested
-WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.service_requested_hidden)
+), NULL, household_pseudonym) AS household_pseudonym), _record FROM store.service_requested WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.service_requested_hidden)
 COMMENT 'Loaded rows that readers may see, as they are stored. household_pseudonym is NULL where it was erased.';
 
 CREATE OR REPLACE VIEW store.need_assessed_hidden (
@@ -86,8 +67,8 @@ AS SELECT partition, offset FROM store.superseded WHERE topic = 'welfare.demand.
 UNION ALL
 SELECT r._partition AS partition, r._offset AS offset
 FROM (SELECT _partition, _offset, assumeNotNull(pseudonym) AS pseudonym, occurred_at FROM store.need_assessed
-    WHERE _end = 'loaded' AND pseudonym IN (SELECT pseudonym FROM store.erasures_in_force WHERE family = 'DEMAND')) AS r
-INNER JOIN (SELECT pseudonym, requested_at FROM store.erasures_in_force WHERE family = 'DEMAND') AS e USING (pseudonym)
+    WHERE pseudonym IN (SELECT pseudonym FROM store.erasures WHERE family = 'DEMAND') AND _end = 'loaded') AS r
+INNER JOIN (SELECT pseudonym, requested_at FROM store.erasures WHERE family = 'DEMAND') AS e USING (pseudonym)
 WHERE r.occurred_at <= e.requested_at
 COMMENT 'Positions of loaded rows that no reader may see: superseded, or of a subject with an erasure in force that is not applied yet.';
 
@@ -96,12 +77,10 @@ DEFINER = CURRENT_USER SQL SECURITY DEFINER
 AS SELECT * REPLACE (if((_partition, _offset) IN (
 SELECT r._partition AS partition, r._offset AS offset
 FROM (SELECT _partition, _offset, assumeNotNull(household_pseudonym) AS pseudonym, occurred_at FROM store.need_assessed
-    WHERE _end = 'loaded' AND household_pseudonym IN (SELECT pseudonym FROM store.erasures_in_force WHERE family = 'DEMAND')) AS r
-INNER JOIN (SELECT pseudonym, requested_at FROM store.erasures_in_force WHERE family = 'DEMAND') AS e USING (pseudonym)
+    WHERE household_pseudonym IN (SELECT pseudonym FROM store.erasures WHERE family = 'DEMAND') AND _end = 'loaded') AS r
+INNER JOIN (SELECT pseudonym, requested_at FROM store.erasures WHERE family = 'DEMAND') AS e USING (pseudonym)
 WHERE r.occurred_at <= e.requested_at
-), NULL, household_pseudonym) AS household_pseudonym), _record
-FROM store.need_assessed
-WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.need_assessed_hidden)
+), NULL, household_pseudonym) AS household_pseudonym), _record FROM store.need_assessed WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.need_assessed_hidden)
 COMMENT 'Loaded rows that readers may see, as they are stored. household_pseudonym is NULL where it was erased.';
 
 CREATE OR REPLACE VIEW store.waiting_list_changed_hidden (
@@ -113,8 +92,8 @@ AS SELECT partition, offset FROM store.superseded WHERE topic = 'welfare.demand.
 UNION ALL
 SELECT r._partition AS partition, r._offset AS offset
 FROM (SELECT _partition, _offset, assumeNotNull(pseudonym) AS pseudonym, occurred_at FROM store.waiting_list_changed
-    WHERE _end = 'loaded' AND pseudonym IN (SELECT pseudonym FROM store.erasures_in_force WHERE family = 'DEMAND')) AS r
-INNER JOIN (SELECT pseudonym, requested_at FROM store.erasures_in_force WHERE family = 'DEMAND') AS e USING (pseudonym)
+    WHERE pseudonym IN (SELECT pseudonym FROM store.erasures WHERE family = 'DEMAND') AND _end = 'loaded') AS r
+INNER JOIN (SELECT pseudonym, requested_at FROM store.erasures WHERE family = 'DEMAND') AS e USING (pseudonym)
 WHERE r.occurred_at <= e.requested_at
 COMMENT 'Positions of loaded rows that no reader may see: superseded, or of a subject with an erasure in force that is not applied yet.';
 
@@ -123,12 +102,10 @@ DEFINER = CURRENT_USER SQL SECURITY DEFINER
 AS SELECT * REPLACE (if((_partition, _offset) IN (
 SELECT r._partition AS partition, r._offset AS offset
 FROM (SELECT _partition, _offset, assumeNotNull(household_pseudonym) AS pseudonym, occurred_at FROM store.waiting_list_changed
-    WHERE _end = 'loaded' AND household_pseudonym IN (SELECT pseudonym FROM store.erasures_in_force WHERE family = 'DEMAND')) AS r
-INNER JOIN (SELECT pseudonym, requested_at FROM store.erasures_in_force WHERE family = 'DEMAND') AS e USING (pseudonym)
+    WHERE household_pseudonym IN (SELECT pseudonym FROM store.erasures WHERE family = 'DEMAND') AND _end = 'loaded') AS r
+INNER JOIN (SELECT pseudonym, requested_at FROM store.erasures WHERE family = 'DEMAND') AS e USING (pseudonym)
 WHERE r.occurred_at <= e.requested_at
-), NULL, household_pseudonym) AS household_pseudonym), _record
-FROM store.waiting_list_changed
-WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.waiting_list_changed_hidden)
+), NULL, household_pseudonym) AS household_pseudonym), _record FROM store.waiting_list_changed WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.waiting_list_changed_hidden)
 COMMENT 'Loaded rows that readers may see, as they are stored. household_pseudonym is NULL where it was erased.';
 
 CREATE OR REPLACE VIEW store.benefit_decided_hidden (
@@ -140,8 +117,8 @@ AS SELECT partition, offset FROM store.superseded WHERE topic = 'welfare.demand.
 UNION ALL
 SELECT r._partition AS partition, r._offset AS offset
 FROM (SELECT _partition, _offset, assumeNotNull(pseudonym) AS pseudonym, occurred_at FROM store.benefit_decided
-    WHERE _end = 'loaded' AND pseudonym IN (SELECT pseudonym FROM store.erasures_in_force WHERE family = 'DEMAND')) AS r
-INNER JOIN (SELECT pseudonym, requested_at FROM store.erasures_in_force WHERE family = 'DEMAND') AS e USING (pseudonym)
+    WHERE pseudonym IN (SELECT pseudonym FROM store.erasures WHERE family = 'DEMAND') AND _end = 'loaded') AS r
+INNER JOIN (SELECT pseudonym, requested_at FROM store.erasures WHERE family = 'DEMAND') AS e USING (pseudonym)
 WHERE r.occurred_at <= e.requested_at
 COMMENT 'Positions of loaded rows that no reader may see: superseded, or of a subject with an erasure in force that is not applied yet.';
 
@@ -150,12 +127,10 @@ DEFINER = CURRENT_USER SQL SECURITY DEFINER
 AS SELECT * REPLACE (if((_partition, _offset) IN (
 SELECT r._partition AS partition, r._offset AS offset
 FROM (SELECT _partition, _offset, assumeNotNull(household_pseudonym) AS pseudonym, occurred_at FROM store.benefit_decided
-    WHERE _end = 'loaded' AND household_pseudonym IN (SELECT pseudonym FROM store.erasures_in_force WHERE family = 'DEMAND')) AS r
-INNER JOIN (SELECT pseudonym, requested_at FROM store.erasures_in_force WHERE family = 'DEMAND') AS e USING (pseudonym)
+    WHERE household_pseudonym IN (SELECT pseudonym FROM store.erasures WHERE family = 'DEMAND') AND _end = 'loaded') AS r
+INNER JOIN (SELECT pseudonym, requested_at FROM store.erasures WHERE family = 'DEMAND') AS e USING (pseudonym)
 WHERE r.occurred_at <= e.requested_at
-), NULL, household_pseudonym) AS household_pseudonym), _record
-FROM store.benefit_decided
-WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.benefit_decided_hidden)
+), NULL, household_pseudonym) AS household_pseudonym), _record FROM store.benefit_decided WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.benefit_decided_hidden)
 COMMENT 'Loaded rows that readers may see, as they are stored. household_pseudonym is NULL where it was erased.';
 
 CREATE OR REPLACE VIEW store.service_delivered_hidden (
@@ -167,8 +142,8 @@ AS SELECT partition, offset FROM store.superseded WHERE topic = 'welfare.demand.
 UNION ALL
 SELECT r._partition AS partition, r._offset AS offset
 FROM (SELECT _partition, _offset, assumeNotNull(pseudonym) AS pseudonym, occurred_at FROM store.service_delivered
-    WHERE _end = 'loaded' AND pseudonym IN (SELECT pseudonym FROM store.erasures_in_force WHERE family = 'DEMAND')) AS r
-INNER JOIN (SELECT pseudonym, requested_at FROM store.erasures_in_force WHERE family = 'DEMAND') AS e USING (pseudonym)
+    WHERE pseudonym IN (SELECT pseudonym FROM store.erasures WHERE family = 'DEMAND') AND _end = 'loaded') AS r
+INNER JOIN (SELECT pseudonym, requested_at FROM store.erasures WHERE family = 'DEMAND') AS e USING (pseudonym)
 WHERE r.occurred_at <= e.requested_at
 COMMENT 'Positions of loaded rows that no reader may see: superseded, or of a subject with an erasure in force that is not applied yet.';
 
@@ -177,12 +152,10 @@ DEFINER = CURRENT_USER SQL SECURITY DEFINER
 AS SELECT * REPLACE (if((_partition, _offset) IN (
 SELECT r._partition AS partition, r._offset AS offset
 FROM (SELECT _partition, _offset, assumeNotNull(household_pseudonym) AS pseudonym, occurred_at FROM store.service_delivered
-    WHERE _end = 'loaded' AND household_pseudonym IN (SELECT pseudonym FROM store.erasures_in_force WHERE family = 'DEMAND')) AS r
-INNER JOIN (SELECT pseudonym, requested_at FROM store.erasures_in_force WHERE family = 'DEMAND') AS e USING (pseudonym)
+    WHERE household_pseudonym IN (SELECT pseudonym FROM store.erasures WHERE family = 'DEMAND') AND _end = 'loaded') AS r
+INNER JOIN (SELECT pseudonym, requested_at FROM store.erasures WHERE family = 'DEMAND') AS e USING (pseudonym)
 WHERE r.occurred_at <= e.requested_at
-), NULL, household_pseudonym) AS household_pseudonym), _record
-FROM store.service_delivered
-WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.service_delivered_hidden)
+), NULL, household_pseudonym) AS household_pseudonym), _record FROM store.service_delivered WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.service_delivered_hidden)
 COMMENT 'Loaded rows that readers may see, as they are stored. household_pseudonym is NULL where it was erased.';
 
 CREATE OR REPLACE VIEW store.territory_upserted_hidden (
@@ -195,9 +168,7 @@ COMMENT 'Positions of loaded rows that no reader may see: superseded.';
 
 CREATE OR REPLACE VIEW store.territory_upserted_live
 DEFINER = CURRENT_USER SQL SECURITY DEFINER
-AS SELECT *, _record
-FROM store.territory_upserted
-WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.territory_upserted_hidden)
+AS SELECT *, _record FROM store.territory_upserted WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.territory_upserted_hidden)
 COMMENT 'Loaded rows that readers may see, as they are stored. household_pseudonym is NULL where it was erased.';
 
 CREATE OR REPLACE VIEW store.population_reported_hidden (
@@ -210,9 +181,7 @@ COMMENT 'Positions of loaded rows that no reader may see: superseded.';
 
 CREATE OR REPLACE VIEW store.population_reported_live
 DEFINER = CURRENT_USER SQL SECURITY DEFINER
-AS SELECT *, _record
-FROM store.population_reported
-WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.population_reported_hidden)
+AS SELECT *, _record FROM store.population_reported WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.population_reported_hidden)
 COMMENT 'Loaded rows that readers may see, as they are stored. household_pseudonym is NULL where it was erased.';
 
 CREATE OR REPLACE VIEW store.deprivation_observed_hidden (
@@ -224,8 +193,8 @@ AS SELECT partition, offset FROM store.superseded WHERE topic = 'welfare.poverty
 UNION ALL
 SELECT r._partition AS partition, r._offset AS offset
 FROM (SELECT _partition, _offset, assumeNotNull(pseudonym) AS pseudonym, occurred_at FROM store.deprivation_observed
-    WHERE _end = 'loaded' AND pseudonym IN (SELECT pseudonym FROM store.erasures_in_force WHERE family = 'POVERTY')) AS r
-INNER JOIN (SELECT pseudonym, requested_at FROM store.erasures_in_force WHERE family = 'POVERTY') AS e USING (pseudonym)
+    WHERE pseudonym IN (SELECT pseudonym FROM store.erasures WHERE family = 'POVERTY') AND _end = 'loaded') AS r
+INNER JOIN (SELECT pseudonym, requested_at FROM store.erasures WHERE family = 'POVERTY') AS e USING (pseudonym)
 WHERE r.occurred_at <= e.requested_at
 COMMENT 'Positions of loaded rows that no reader may see: superseded, or of a subject with an erasure in force that is not applied yet.';
 
@@ -234,12 +203,10 @@ DEFINER = CURRENT_USER SQL SECURITY DEFINER
 AS SELECT * REPLACE (if((_partition, _offset) IN (
 SELECT r._partition AS partition, r._offset AS offset
 FROM (SELECT _partition, _offset, assumeNotNull(household_pseudonym) AS pseudonym, occurred_at FROM store.deprivation_observed
-    WHERE _end = 'loaded' AND household_pseudonym IN (SELECT pseudonym FROM store.erasures_in_force WHERE family = 'POVERTY')) AS r
-INNER JOIN (SELECT pseudonym, requested_at FROM store.erasures_in_force WHERE family = 'POVERTY') AS e USING (pseudonym)
+    WHERE household_pseudonym IN (SELECT pseudonym FROM store.erasures WHERE family = 'POVERTY') AND _end = 'loaded') AS r
+INNER JOIN (SELECT pseudonym, requested_at FROM store.erasures WHERE family = 'POVERTY') AS e USING (pseudonym)
 WHERE r.occurred_at <= e.requested_at
-), NULL, household_pseudonym) AS household_pseudonym), _record
-FROM store.deprivation_observed
-WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.deprivation_observed_hidden)
+), NULL, household_pseudonym) AS household_pseudonym), _record FROM store.deprivation_observed WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.deprivation_observed_hidden)
 COMMENT 'Loaded rows that readers may see, as they are stored. household_pseudonym is NULL where it was erased.';
 
 CREATE OR REPLACE VIEW store.activity_session_held_hidden (
@@ -252,9 +219,7 @@ COMMENT 'Positions of loaded rows that no reader may see: superseded.';
 
 CREATE OR REPLACE VIEW store.activity_session_held_live
 DEFINER = CURRENT_USER SQL SECURITY DEFINER
-AS SELECT *, _record
-FROM store.activity_session_held
-WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.activity_session_held_hidden)
+AS SELECT *, _record FROM store.activity_session_held WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.activity_session_held_hidden)
 COMMENT 'Loaded rows that readers may see, as they are stored. household_pseudonym is NULL where it was erased.';
 
 CREATE OR REPLACE VIEW store.attendance_recorded_hidden (
@@ -266,16 +231,14 @@ AS SELECT partition, offset FROM store.superseded WHERE topic = 'welfare.school.
 UNION ALL
 SELECT r._partition AS partition, r._offset AS offset
 FROM (SELECT _partition, _offset, assumeNotNull(student) AS pseudonym, occurred_at FROM store.attendance_recorded
-    WHERE _end = 'loaded' AND student IN (SELECT pseudonym FROM store.erasures_in_force WHERE family = 'SCHOOL')) AS r
-INNER JOIN (SELECT pseudonym, requested_at FROM store.erasures_in_force WHERE family = 'SCHOOL') AS e USING (pseudonym)
+    WHERE student IN (SELECT pseudonym FROM store.erasures WHERE family = 'SCHOOL') AND _end = 'loaded') AS r
+INNER JOIN (SELECT pseudonym, requested_at FROM store.erasures WHERE family = 'SCHOOL') AS e USING (pseudonym)
 WHERE r.occurred_at <= e.requested_at
 COMMENT 'Positions of loaded rows that no reader may see: superseded, or of a subject with an erasure in force that is not applied yet.';
 
 CREATE OR REPLACE VIEW store.attendance_recorded_live
 DEFINER = CURRENT_USER SQL SECURITY DEFINER
-AS SELECT *, _record
-FROM store.attendance_recorded
-WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.attendance_recorded_hidden)
+AS SELECT *, _record FROM store.attendance_recorded WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.attendance_recorded_hidden)
 COMMENT 'Loaded rows that readers may see, as they are stored. household_pseudonym is NULL where it was erased.';
 
 CREATE OR REPLACE VIEW store.indicator_observed_hidden (
@@ -287,16 +250,14 @@ AS SELECT partition, offset FROM store.superseded WHERE topic = 'welfare.school.
 UNION ALL
 SELECT r._partition AS partition, r._offset AS offset
 FROM (SELECT _partition, _offset, assumeNotNull(student) AS pseudonym, occurred_at FROM store.indicator_observed
-    WHERE _end = 'loaded' AND student IN (SELECT pseudonym FROM store.erasures_in_force WHERE family = 'SCHOOL')) AS r
-INNER JOIN (SELECT pseudonym, requested_at FROM store.erasures_in_force WHERE family = 'SCHOOL') AS e USING (pseudonym)
+    WHERE student IN (SELECT pseudonym FROM store.erasures WHERE family = 'SCHOOL') AND _end = 'loaded') AS r
+INNER JOIN (SELECT pseudonym, requested_at FROM store.erasures WHERE family = 'SCHOOL') AS e USING (pseudonym)
 WHERE r.occurred_at <= e.requested_at
 COMMENT 'Positions of loaded rows that no reader may see: superseded, or of a subject with an erasure in force that is not applied yet.';
 
 CREATE OR REPLACE VIEW store.indicator_observed_live
 DEFINER = CURRENT_USER SQL SECURITY DEFINER
-AS SELECT *, _record
-FROM store.indicator_observed
-WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.indicator_observed_hidden)
+AS SELECT *, _record FROM store.indicator_observed WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.indicator_observed_hidden)
 COMMENT 'Loaded rows that readers may see, as they are stored. household_pseudonym is NULL where it was erased.';
 
 CREATE OR REPLACE VIEW store.feedback_recorded_hidden (
@@ -308,16 +269,14 @@ AS SELECT partition, offset FROM store.superseded WHERE topic = 'welfare.school.
 UNION ALL
 SELECT r._partition AS partition, r._offset AS offset
 FROM (SELECT _partition, _offset, assumeNotNull(respondent) AS pseudonym, occurred_at FROM store.feedback_recorded
-    WHERE _end = 'loaded' AND respondent IN (SELECT pseudonym FROM store.erasures_in_force WHERE family = 'SCHOOL')) AS r
-INNER JOIN (SELECT pseudonym, requested_at FROM store.erasures_in_force WHERE family = 'SCHOOL') AS e USING (pseudonym)
+    WHERE respondent IN (SELECT pseudonym FROM store.erasures WHERE family = 'SCHOOL') AND _end = 'loaded') AS r
+INNER JOIN (SELECT pseudonym, requested_at FROM store.erasures WHERE family = 'SCHOOL') AS e USING (pseudonym)
 WHERE r.occurred_at <= e.requested_at
 COMMENT 'Positions of loaded rows that no reader may see: superseded, or of a subject with an erasure in force that is not applied yet.';
 
 CREATE OR REPLACE VIEW store.feedback_recorded_live
 DEFINER = CURRENT_USER SQL SECURITY DEFINER
-AS SELECT *, _record
-FROM store.feedback_recorded
-WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.feedback_recorded_hidden)
+AS SELECT *, _record FROM store.feedback_recorded WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.feedback_recorded_hidden)
 COMMENT 'Loaded rows that readers may see, as they are stored. household_pseudonym is NULL where it was erased.';
 
 CREATE OR REPLACE VIEW store.record_revoked_hidden (
@@ -330,9 +289,7 @@ COMMENT 'Positions of loaded rows that no reader may see: superseded.';
 
 CREATE OR REPLACE VIEW store.record_revoked_live
 DEFINER = CURRENT_USER SQL SECURITY DEFINER
-AS SELECT *, _record
-FROM store.record_revoked
-WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.record_revoked_hidden)
+AS SELECT *, _record FROM store.record_revoked WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.record_revoked_hidden)
 COMMENT 'Loaded rows that readers may see, as they are stored. household_pseudonym is NULL where it was erased.';
 
 CREATE OR REPLACE VIEW store.subject_erased_hidden (
@@ -345,53 +302,44 @@ COMMENT 'Positions of loaded rows that no reader may see: superseded.';
 
 CREATE OR REPLACE VIEW store.subject_erased_live
 DEFINER = CURRENT_USER SQL SECURITY DEFINER
-AS SELECT *, _record
-FROM store.subject_erased
-WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.subject_erased_hidden)
+AS SELECT *, _record FROM store.subject_erased WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.subject_erased_hidden)
 COMMENT 'Loaded rows that readers may see, as they are stored. household_pseudonym is NULL where it was erased.';
 
 CREATE OR REPLACE VIEW store.revocations_in_force (
-    `record` UInt64 COMMENT 'Hash of source and source_record_id, as _record in the storage tables.',
     `source` String COMMENT 'Source of the revoked record.',
     `source_record_id` String COMMENT 'The revoked record.',
     `type` String COMMENT 'Name of the one event concerned; empty: all but RecordRevoked and SubjectErased.',
     `up_to` Int64 COMMENT 'Highest version revoked.'
 )
 DEFINER = CURRENT_USER SQL SECURITY DEFINER
-AS SELECT cityHash64(source, source_record_id) AS record, source, source_record_id, type, max(up_to) AS up_to
+AS SELECT target_source AS source, target_id AS source_record_id, type, upper AS up_to
 FROM (
-    SELECT revoked_source AS source, revoked_source_record_id AS source_record_id, ifNull(revoked_type, '') AS type, revoked_up_to_version AS up_to
-    FROM (
-        SELECT source AS by, source_record_id AS id, revoked_source, revoked_source_record_id, revoked_type, revoked_up_to_version
-        FROM store.record_revoked_live
-        ORDER BY record_version DESC, _content_hash, _partition, _offset
-        LIMIT 1 BY by, id
-    )
+    SELECT source AS by, source_record_id AS id, revoked_source AS target_source, revoked_source_record_id AS target_id,
+        ifNull(revoked_type, '') AS type, revoked_up_to_version AS upper
+    FROM store.record_revoked WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.record_revoked_hidden)
+    ORDER BY record_version DESC, _content_hash, _partition, _offset
+    LIMIT 1 BY by, id
 )
-WHERE up_to > 0
-GROUP BY source, source_record_id, type
-COMMENT 'Records whose versions up to up_to are revoked: of each revocation its highest version, of several the farthest.';
+WHERE upper > 0
+COMMENT 'Records whose versions up to up_to are revoked: of each revocation its highest version.';
 
 CREATE OR REPLACE VIEW store.service_offer_published_replaced (
     `partition` UInt32 COMMENT 'Partition.',
     `offset` UInt64 COMMENT 'Offset.'
 )
 DEFINER = CURRENT_USER SQL SECURITY DEFINER
-AS SELECT _partition AS partition, _offset AS offset
+AS SELECT r._partition AS partition, r._offset AS offset
 FROM (
-    SELECT _partition, _offset,
-        row_number() OVER (PARTITION BY source, source_record_id ORDER BY record_version DESC, _content_hash, _partition, _offset) AS place
-    FROM store.service_offer_published_live
-    WHERE _record IN (SELECT _record FROM store.service_offer_published WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
-)
-WHERE place > 1
-UNION ALL
-SELECT r._partition AS partition, r._offset AS offset
-FROM (SELECT _partition, _offset, source, source_record_id, record_version FROM store.service_offer_published_live
-    WHERE _record IN (SELECT record FROM store.revocations_in_force WHERE type IN ('', 'ServiceOfferPublished'))) AS r
-INNER JOIN (SELECT source, source_record_id, up_to FROM store.revocations_in_force WHERE type IN ('', 'ServiceOfferPublished')) AS v
-    ON r.source = v.source AND r.source_record_id = v.source_record_id
-WHERE r.record_version <= v.up_to
+    SELECT _partition, _offset, toString(source) AS source, source_record_id, record_version, row_number() OVER (PARTITION BY source, source_record_id ORDER BY record_version DESC, _content_hash, _partition, _offset) AS place
+    FROM store.service_offer_published WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.service_offer_published_hidden)
+        AND (_record IN (SELECT _record FROM store.service_offer_published WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
+            OR _record IN (SELECT cityHash64(revoked_source, revoked_source_record_id) FROM store.record_revoked WHERE _end = 'loaded'))
+) AS r
+LEFT JOIN (
+    SELECT source, source_record_id, max(store.revocations_in_force.up_to) AS up_to FROM store.revocations_in_force WHERE type IN ('', 'ServiceOfferPublished')
+    GROUP BY source, source_record_id
+) AS v ON r.source = v.source AND r.source_record_id = v.source_record_id
+WHERE r.place > 1 OR r.record_version <= v.up_to
 COMMENT 'Positions of live rows that are not in force: of a record, all but its highest version, and those revoked.';
 
 CREATE OR REPLACE VIEW welfare.service_offer_published (
@@ -538,21 +486,18 @@ CREATE OR REPLACE VIEW store.capacity_changed_replaced (
     `offset` UInt64 COMMENT 'Offset.'
 )
 DEFINER = CURRENT_USER SQL SECURITY DEFINER
-AS SELECT _partition AS partition, _offset AS offset
+AS SELECT r._partition AS partition, r._offset AS offset
 FROM (
-    SELECT _partition, _offset,
-        row_number() OVER (PARTITION BY source, source_record_id ORDER BY record_version DESC, _content_hash, _partition, _offset) AS place
-    FROM store.capacity_changed_live
-    WHERE _record IN (SELECT _record FROM store.capacity_changed WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
-)
-WHERE place > 1
-UNION ALL
-SELECT r._partition AS partition, r._offset AS offset
-FROM (SELECT _partition, _offset, source, source_record_id, record_version FROM store.capacity_changed_live
-    WHERE _record IN (SELECT record FROM store.revocations_in_force WHERE type IN ('', 'CapacityChanged'))) AS r
-INNER JOIN (SELECT source, source_record_id, up_to FROM store.revocations_in_force WHERE type IN ('', 'CapacityChanged')) AS v
-    ON r.source = v.source AND r.source_record_id = v.source_record_id
-WHERE r.record_version <= v.up_to
+    SELECT _partition, _offset, toString(source) AS source, source_record_id, record_version, row_number() OVER (PARTITION BY source, source_record_id ORDER BY record_version DESC, _content_hash, _partition, _offset) AS place
+    FROM store.capacity_changed WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.capacity_changed_hidden)
+        AND (_record IN (SELECT _record FROM store.capacity_changed WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
+            OR _record IN (SELECT cityHash64(revoked_source, revoked_source_record_id) FROM store.record_revoked WHERE _end = 'loaded'))
+) AS r
+LEFT JOIN (
+    SELECT source, source_record_id, max(store.revocations_in_force.up_to) AS up_to FROM store.revocations_in_force WHERE type IN ('', 'CapacityChanged')
+    GROUP BY source, source_record_id
+) AS v ON r.source = v.source AND r.source_record_id = v.source_record_id
+WHERE r.place > 1 OR r.record_version <= v.up_to
 COMMENT 'Positions of live rows that are not in force: of a record, all but its highest version, and those revoked.';
 
 CREATE OR REPLACE VIEW welfare.capacity_changed (
@@ -675,21 +620,18 @@ CREATE OR REPLACE VIEW store.service_requested_replaced (
     `offset` UInt64 COMMENT 'Offset.'
 )
 DEFINER = CURRENT_USER SQL SECURITY DEFINER
-AS SELECT _partition AS partition, _offset AS offset
+AS SELECT r._partition AS partition, r._offset AS offset
 FROM (
-    SELECT _partition, _offset,
-        row_number() OVER (PARTITION BY source, source_record_id ORDER BY record_version DESC, _content_hash, _partition, _offset) AS place
-    FROM store.service_requested_live
-    WHERE _record IN (SELECT _record FROM store.service_requested WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
-)
-WHERE place > 1
-UNION ALL
-SELECT r._partition AS partition, r._offset AS offset
-FROM (SELECT _partition, _offset, source, source_record_id, record_version FROM store.service_requested_live
-    WHERE _record IN (SELECT record FROM store.revocations_in_force WHERE type IN ('', 'ServiceRequested'))) AS r
-INNER JOIN (SELECT source, source_record_id, up_to FROM store.revocations_in_force WHERE type IN ('', 'ServiceRequested')) AS v
-    ON r.source = v.source AND r.source_record_id = v.source_record_id
-WHERE r.record_version <= v.up_to
+    SELECT _partition, _offset, toString(source) AS source, source_record_id, record_version, row_number() OVER (PARTITION BY source, source_record_id ORDER BY record_version DESC, _content_hash, _partition, _offset) AS place
+    FROM store.service_requested WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.service_requested_hidden)
+        AND (_record IN (SELECT _record FROM store.service_requested WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
+            OR _record IN (SELECT cityHash64(revoked_source, revoked_source_record_id) FROM store.record_revoked WHERE _end = 'loaded'))
+) AS r
+LEFT JOIN (
+    SELECT source, source_record_id, max(store.revocations_in_force.up_to) AS up_to FROM store.revocations_in_force WHERE type IN ('', 'ServiceRequested')
+    GROUP BY source, source_record_id
+) AS v ON r.source = v.source AND r.source_record_id = v.source_record_id
+WHERE r.place > 1 OR r.record_version <= v.up_to
 COMMENT 'Positions of live rows that are not in force: of a record, all but its highest version, and those revoked.';
 
 CREATE OR REPLACE VIEW welfare.service_requested (
@@ -840,21 +782,18 @@ CREATE OR REPLACE VIEW store.need_assessed_replaced (
     `offset` UInt64 COMMENT 'Offset.'
 )
 DEFINER = CURRENT_USER SQL SECURITY DEFINER
-AS SELECT _partition AS partition, _offset AS offset
+AS SELECT r._partition AS partition, r._offset AS offset
 FROM (
-    SELECT _partition, _offset,
-        row_number() OVER (PARTITION BY source, source_record_id ORDER BY record_version DESC, _content_hash, _partition, _offset) AS place
-    FROM store.need_assessed_live
-    WHERE _record IN (SELECT _record FROM store.need_assessed WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
-)
-WHERE place > 1
-UNION ALL
-SELECT r._partition AS partition, r._offset AS offset
-FROM (SELECT _partition, _offset, source, source_record_id, record_version FROM store.need_assessed_live
-    WHERE _record IN (SELECT record FROM store.revocations_in_force WHERE type IN ('', 'NeedAssessed'))) AS r
-INNER JOIN (SELECT source, source_record_id, up_to FROM store.revocations_in_force WHERE type IN ('', 'NeedAssessed')) AS v
-    ON r.source = v.source AND r.source_record_id = v.source_record_id
-WHERE r.record_version <= v.up_to
+    SELECT _partition, _offset, toString(source) AS source, source_record_id, record_version, row_number() OVER (PARTITION BY source, source_record_id ORDER BY record_version DESC, _content_hash, _partition, _offset) AS place
+    FROM store.need_assessed WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.need_assessed_hidden)
+        AND (_record IN (SELECT _record FROM store.need_assessed WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
+            OR _record IN (SELECT cityHash64(revoked_source, revoked_source_record_id) FROM store.record_revoked WHERE _end = 'loaded'))
+) AS r
+LEFT JOIN (
+    SELECT source, source_record_id, max(store.revocations_in_force.up_to) AS up_to FROM store.revocations_in_force WHERE type IN ('', 'NeedAssessed')
+    GROUP BY source, source_record_id
+) AS v ON r.source = v.source AND r.source_record_id = v.source_record_id
+WHERE r.place > 1 OR r.record_version <= v.up_to
 COMMENT 'Positions of live rows that are not in force: of a record, all but its highest version, and those revoked.';
 
 CREATE OR REPLACE VIEW welfare.need_assessed (
@@ -1005,21 +944,18 @@ CREATE OR REPLACE VIEW store.waiting_list_changed_replaced (
     `offset` UInt64 COMMENT 'Offset.'
 )
 DEFINER = CURRENT_USER SQL SECURITY DEFINER
-AS SELECT _partition AS partition, _offset AS offset
+AS SELECT r._partition AS partition, r._offset AS offset
 FROM (
-    SELECT _partition, _offset,
-        row_number() OVER (PARTITION BY source, source_record_id ORDER BY record_version DESC, _content_hash, _partition, _offset) AS place
-    FROM store.waiting_list_changed_live
-    WHERE _record IN (SELECT _record FROM store.waiting_list_changed WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
-)
-WHERE place > 1
-UNION ALL
-SELECT r._partition AS partition, r._offset AS offset
-FROM (SELECT _partition, _offset, source, source_record_id, record_version FROM store.waiting_list_changed_live
-    WHERE _record IN (SELECT record FROM store.revocations_in_force WHERE type IN ('', 'WaitingListChanged'))) AS r
-INNER JOIN (SELECT source, source_record_id, up_to FROM store.revocations_in_force WHERE type IN ('', 'WaitingListChanged')) AS v
-    ON r.source = v.source AND r.source_record_id = v.source_record_id
-WHERE r.record_version <= v.up_to
+    SELECT _partition, _offset, toString(source) AS source, source_record_id, record_version, row_number() OVER (PARTITION BY source, source_record_id ORDER BY record_version DESC, _content_hash, _partition, _offset) AS place
+    FROM store.waiting_list_changed WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.waiting_list_changed_hidden)
+        AND (_record IN (SELECT _record FROM store.waiting_list_changed WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
+            OR _record IN (SELECT cityHash64(revoked_source, revoked_source_record_id) FROM store.record_revoked WHERE _end = 'loaded'))
+) AS r
+LEFT JOIN (
+    SELECT source, source_record_id, max(store.revocations_in_force.up_to) AS up_to FROM store.revocations_in_force WHERE type IN ('', 'WaitingListChanged')
+    GROUP BY source, source_record_id
+) AS v ON r.source = v.source AND r.source_record_id = v.source_record_id
+WHERE r.place > 1 OR r.record_version <= v.up_to
 COMMENT 'Positions of live rows that are not in force: of a record, all but its highest version, and those revoked.';
 
 CREATE OR REPLACE VIEW welfare.waiting_list_changed (
@@ -1162,21 +1098,18 @@ CREATE OR REPLACE VIEW store.benefit_decided_replaced (
     `offset` UInt64 COMMENT 'Offset.'
 )
 DEFINER = CURRENT_USER SQL SECURITY DEFINER
-AS SELECT _partition AS partition, _offset AS offset
+AS SELECT r._partition AS partition, r._offset AS offset
 FROM (
-    SELECT _partition, _offset,
-        row_number() OVER (PARTITION BY source, source_record_id ORDER BY record_version DESC, _content_hash, _partition, _offset) AS place
-    FROM store.benefit_decided_live
-    WHERE _record IN (SELECT _record FROM store.benefit_decided WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
-)
-WHERE place > 1
-UNION ALL
-SELECT r._partition AS partition, r._offset AS offset
-FROM (SELECT _partition, _offset, source, source_record_id, record_version FROM store.benefit_decided_live
-    WHERE _record IN (SELECT record FROM store.revocations_in_force WHERE type IN ('', 'BenefitDecided'))) AS r
-INNER JOIN (SELECT source, source_record_id, up_to FROM store.revocations_in_force WHERE type IN ('', 'BenefitDecided')) AS v
-    ON r.source = v.source AND r.source_record_id = v.source_record_id
-WHERE r.record_version <= v.up_to
+    SELECT _partition, _offset, toString(source) AS source, source_record_id, record_version, row_number() OVER (PARTITION BY source, source_record_id ORDER BY record_version DESC, _content_hash, _partition, _offset) AS place
+    FROM store.benefit_decided WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.benefit_decided_hidden)
+        AND (_record IN (SELECT _record FROM store.benefit_decided WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
+            OR _record IN (SELECT cityHash64(revoked_source, revoked_source_record_id) FROM store.record_revoked WHERE _end = 'loaded'))
+) AS r
+LEFT JOIN (
+    SELECT source, source_record_id, max(store.revocations_in_force.up_to) AS up_to FROM store.revocations_in_force WHERE type IN ('', 'BenefitDecided')
+    GROUP BY source, source_record_id
+) AS v ON r.source = v.source AND r.source_record_id = v.source_record_id
+WHERE r.place > 1 OR r.record_version <= v.up_to
 COMMENT 'Positions of live rows that are not in force: of a record, all but its highest version, and those revoked.';
 
 CREATE OR REPLACE VIEW welfare.benefit_decided (
@@ -1371,21 +1304,18 @@ CREATE OR REPLACE VIEW store.service_delivered_replaced (
     `offset` UInt64 COMMENT 'Offset.'
 )
 DEFINER = CURRENT_USER SQL SECURITY DEFINER
-AS SELECT _partition AS partition, _offset AS offset
+AS SELECT r._partition AS partition, r._offset AS offset
 FROM (
-    SELECT _partition, _offset,
-        row_number() OVER (PARTITION BY source, source_record_id ORDER BY record_version DESC, _content_hash, _partition, _offset) AS place
-    FROM store.service_delivered_live
-    WHERE _record IN (SELECT _record FROM store.service_delivered WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
-)
-WHERE place > 1
-UNION ALL
-SELECT r._partition AS partition, r._offset AS offset
-FROM (SELECT _partition, _offset, source, source_record_id, record_version FROM store.service_delivered_live
-    WHERE _record IN (SELECT record FROM store.revocations_in_force WHERE type IN ('', 'ServiceDelivered'))) AS r
-INNER JOIN (SELECT source, source_record_id, up_to FROM store.revocations_in_force WHERE type IN ('', 'ServiceDelivered')) AS v
-    ON r.source = v.source AND r.source_record_id = v.source_record_id
-WHERE r.record_version <= v.up_to
+    SELECT _partition, _offset, toString(source) AS source, source_record_id, record_version, row_number() OVER (PARTITION BY source, source_record_id ORDER BY record_version DESC, _content_hash, _partition, _offset) AS place
+    FROM store.service_delivered WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.service_delivered_hidden)
+        AND (_record IN (SELECT _record FROM store.service_delivered WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
+            OR _record IN (SELECT cityHash64(revoked_source, revoked_source_record_id) FROM store.record_revoked WHERE _end = 'loaded'))
+) AS r
+LEFT JOIN (
+    SELECT source, source_record_id, max(store.revocations_in_force.up_to) AS up_to FROM store.revocations_in_force WHERE type IN ('', 'ServiceDelivered')
+    GROUP BY source, source_record_id
+) AS v ON r.source = v.source AND r.source_record_id = v.source_record_id
+WHERE r.place > 1 OR r.record_version <= v.up_to
 COMMENT 'Positions of live rows that are not in force: of a record, all but its highest version, and those revoked.';
 
 CREATE OR REPLACE VIEW welfare.service_delivered (
@@ -1548,21 +1478,18 @@ CREATE OR REPLACE VIEW store.territory_upserted_replaced (
     `offset` UInt64 COMMENT 'Offset.'
 )
 DEFINER = CURRENT_USER SQL SECURITY DEFINER
-AS SELECT _partition AS partition, _offset AS offset
+AS SELECT r._partition AS partition, r._offset AS offset
 FROM (
-    SELECT _partition, _offset,
-        row_number() OVER (PARTITION BY source, source_record_id ORDER BY record_version DESC, _content_hash, _partition, _offset) AS place
-    FROM store.territory_upserted_live
-    WHERE _record IN (SELECT _record FROM store.territory_upserted WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
-)
-WHERE place > 1
-UNION ALL
-SELECT r._partition AS partition, r._offset AS offset
-FROM (SELECT _partition, _offset, source, source_record_id, record_version FROM store.territory_upserted_live
-    WHERE _record IN (SELECT record FROM store.revocations_in_force WHERE type IN ('', 'TerritoryUpserted'))) AS r
-INNER JOIN (SELECT source, source_record_id, up_to FROM store.revocations_in_force WHERE type IN ('', 'TerritoryUpserted')) AS v
-    ON r.source = v.source AND r.source_record_id = v.source_record_id
-WHERE r.record_version <= v.up_to
+    SELECT _partition, _offset, toString(source) AS source, source_record_id, record_version, row_number() OVER (PARTITION BY source, source_record_id ORDER BY record_version DESC, _content_hash, _partition, _offset) AS place
+    FROM store.territory_upserted WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.territory_upserted_hidden)
+        AND (_record IN (SELECT _record FROM store.territory_upserted WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
+            OR _record IN (SELECT cityHash64(revoked_source, revoked_source_record_id) FROM store.record_revoked WHERE _end = 'loaded'))
+) AS r
+LEFT JOIN (
+    SELECT source, source_record_id, max(store.revocations_in_force.up_to) AS up_to FROM store.revocations_in_force WHERE type IN ('', 'TerritoryUpserted')
+    GROUP BY source, source_record_id
+) AS v ON r.source = v.source AND r.source_record_id = v.source_record_id
+WHERE r.place > 1 OR r.record_version <= v.up_to
 COMMENT 'Positions of live rows that are not in force: of a record, all but its highest version, and those revoked.';
 
 CREATE OR REPLACE VIEW welfare.territory_upserted (
@@ -1681,21 +1608,18 @@ CREATE OR REPLACE VIEW store.population_reported_replaced (
     `offset` UInt64 COMMENT 'Offset.'
 )
 DEFINER = CURRENT_USER SQL SECURITY DEFINER
-AS SELECT _partition AS partition, _offset AS offset
+AS SELECT r._partition AS partition, r._offset AS offset
 FROM (
-    SELECT _partition, _offset,
-        row_number() OVER (PARTITION BY source, source_record_id ORDER BY record_version DESC, _content_hash, _partition, _offset) AS place
-    FROM store.population_reported_live
-    WHERE _record IN (SELECT _record FROM store.population_reported WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
-)
-WHERE place > 1
-UNION ALL
-SELECT r._partition AS partition, r._offset AS offset
-FROM (SELECT _partition, _offset, source, source_record_id, record_version FROM store.population_reported_live
-    WHERE _record IN (SELECT record FROM store.revocations_in_force WHERE type IN ('', 'PopulationReported'))) AS r
-INNER JOIN (SELECT source, source_record_id, up_to FROM store.revocations_in_force WHERE type IN ('', 'PopulationReported')) AS v
-    ON r.source = v.source AND r.source_record_id = v.source_record_id
-WHERE r.record_version <= v.up_to
+    SELECT _partition, _offset, toString(source) AS source, source_record_id, record_version, row_number() OVER (PARTITION BY source, source_record_id ORDER BY record_version DESC, _content_hash, _partition, _offset) AS place
+    FROM store.population_reported WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.population_reported_hidden)
+        AND (_record IN (SELECT _record FROM store.population_reported WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
+            OR _record IN (SELECT cityHash64(revoked_source, revoked_source_record_id) FROM store.record_revoked WHERE _end = 'loaded'))
+) AS r
+LEFT JOIN (
+    SELECT source, source_record_id, max(store.revocations_in_force.up_to) AS up_to FROM store.revocations_in_force WHERE type IN ('', 'PopulationReported')
+    GROUP BY source, source_record_id
+) AS v ON r.source = v.source AND r.source_record_id = v.source_record_id
+WHERE r.place > 1 OR r.record_version <= v.up_to
 COMMENT 'Positions of live rows that are not in force: of a record, all but its highest version, and those revoked.';
 
 CREATE OR REPLACE VIEW welfare.population_reported (
@@ -1802,21 +1726,18 @@ CREATE OR REPLACE VIEW store.deprivation_observed_replaced (
     `offset` UInt64 COMMENT 'Offset.'
 )
 DEFINER = CURRENT_USER SQL SECURITY DEFINER
-AS SELECT _partition AS partition, _offset AS offset
+AS SELECT r._partition AS partition, r._offset AS offset
 FROM (
-    SELECT _partition, _offset,
-        row_number() OVER (PARTITION BY source, source_record_id ORDER BY record_version DESC, _content_hash, _partition, _offset) AS place
-    FROM store.deprivation_observed_live
-    WHERE _record IN (SELECT _record FROM store.deprivation_observed WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
-)
-WHERE place > 1
-UNION ALL
-SELECT r._partition AS partition, r._offset AS offset
-FROM (SELECT _partition, _offset, source, source_record_id, record_version FROM store.deprivation_observed_live
-    WHERE _record IN (SELECT record FROM store.revocations_in_force WHERE type IN ('', 'DeprivationObserved'))) AS r
-INNER JOIN (SELECT source, source_record_id, up_to FROM store.revocations_in_force WHERE type IN ('', 'DeprivationObserved')) AS v
-    ON r.source = v.source AND r.source_record_id = v.source_record_id
-WHERE r.record_version <= v.up_to
+    SELECT _partition, _offset, toString(source) AS source, source_record_id, record_version, row_number() OVER (PARTITION BY source, source_record_id ORDER BY record_version DESC, _content_hash, _partition, _offset) AS place
+    FROM store.deprivation_observed WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.deprivation_observed_hidden)
+        AND (_record IN (SELECT _record FROM store.deprivation_observed WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
+            OR _record IN (SELECT cityHash64(revoked_source, revoked_source_record_id) FROM store.record_revoked WHERE _end = 'loaded'))
+) AS r
+LEFT JOIN (
+    SELECT source, source_record_id, max(store.revocations_in_force.up_to) AS up_to FROM store.revocations_in_force WHERE type IN ('', 'DeprivationObserved')
+    GROUP BY source, source_record_id
+) AS v ON r.source = v.source AND r.source_record_id = v.source_record_id
+WHERE r.place > 1 OR r.record_version <= v.up_to
 COMMENT 'Positions of live rows that are not in force: of a record, all but its highest version, and those revoked.';
 
 CREATE OR REPLACE VIEW welfare.deprivation_observed (
@@ -1971,21 +1892,18 @@ CREATE OR REPLACE VIEW store.activity_session_held_replaced (
     `offset` UInt64 COMMENT 'Offset.'
 )
 DEFINER = CURRENT_USER SQL SECURITY DEFINER
-AS SELECT _partition AS partition, _offset AS offset
+AS SELECT r._partition AS partition, r._offset AS offset
 FROM (
-    SELECT _partition, _offset,
-        row_number() OVER (PARTITION BY source, source_record_id ORDER BY record_version DESC, _content_hash, _partition, _offset) AS place
-    FROM store.activity_session_held_live
-    WHERE _record IN (SELECT _record FROM store.activity_session_held WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
-)
-WHERE place > 1
-UNION ALL
-SELECT r._partition AS partition, r._offset AS offset
-FROM (SELECT _partition, _offset, source, source_record_id, record_version FROM store.activity_session_held_live
-    WHERE _record IN (SELECT record FROM store.revocations_in_force WHERE type IN ('', 'ActivitySessionHeld'))) AS r
-INNER JOIN (SELECT source, source_record_id, up_to FROM store.revocations_in_force WHERE type IN ('', 'ActivitySessionHeld')) AS v
-    ON r.source = v.source AND r.source_record_id = v.source_record_id
-WHERE r.record_version <= v.up_to
+    SELECT _partition, _offset, toString(source) AS source, source_record_id, record_version, row_number() OVER (PARTITION BY source, source_record_id ORDER BY record_version DESC, _content_hash, _partition, _offset) AS place
+    FROM store.activity_session_held WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.activity_session_held_hidden)
+        AND (_record IN (SELECT _record FROM store.activity_session_held WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
+            OR _record IN (SELECT cityHash64(revoked_source, revoked_source_record_id) FROM store.record_revoked WHERE _end = 'loaded'))
+) AS r
+LEFT JOIN (
+    SELECT source, source_record_id, max(store.revocations_in_force.up_to) AS up_to FROM store.revocations_in_force WHERE type IN ('', 'ActivitySessionHeld')
+    GROUP BY source, source_record_id
+) AS v ON r.source = v.source AND r.source_record_id = v.source_record_id
+WHERE r.place > 1 OR r.record_version <= v.up_to
 COMMENT 'Positions of live rows that are not in force: of a record, all but its highest version, and those revoked.';
 
 CREATE OR REPLACE VIEW welfare.activity_session_held (
@@ -2104,21 +2022,18 @@ CREATE OR REPLACE VIEW store.attendance_recorded_replaced (
     `offset` UInt64 COMMENT 'Offset.'
 )
 DEFINER = CURRENT_USER SQL SECURITY DEFINER
-AS SELECT _partition AS partition, _offset AS offset
+AS SELECT r._partition AS partition, r._offset AS offset
 FROM (
-    SELECT _partition, _offset,
-        row_number() OVER (PARTITION BY source, source_record_id ORDER BY record_version DESC, _content_hash, _partition, _offset) AS place
-    FROM store.attendance_recorded_live
-    WHERE _record IN (SELECT _record FROM store.attendance_recorded WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
-)
-WHERE place > 1
-UNION ALL
-SELECT r._partition AS partition, r._offset AS offset
-FROM (SELECT _partition, _offset, source, source_record_id, record_version FROM store.attendance_recorded_live
-    WHERE _record IN (SELECT record FROM store.revocations_in_force WHERE type IN ('', 'AttendanceRecorded'))) AS r
-INNER JOIN (SELECT source, source_record_id, up_to FROM store.revocations_in_force WHERE type IN ('', 'AttendanceRecorded')) AS v
-    ON r.source = v.source AND r.source_record_id = v.source_record_id
-WHERE r.record_version <= v.up_to
+    SELECT _partition, _offset, toString(source) AS source, source_record_id, record_version, row_number() OVER (PARTITION BY source, source_record_id ORDER BY record_version DESC, _content_hash, _partition, _offset) AS place
+    FROM store.attendance_recorded WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.attendance_recorded_hidden)
+        AND (_record IN (SELECT _record FROM store.attendance_recorded WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
+            OR _record IN (SELECT cityHash64(revoked_source, revoked_source_record_id) FROM store.record_revoked WHERE _end = 'loaded'))
+) AS r
+LEFT JOIN (
+    SELECT source, source_record_id, max(store.revocations_in_force.up_to) AS up_to FROM store.revocations_in_force WHERE type IN ('', 'AttendanceRecorded')
+    GROUP BY source, source_record_id
+) AS v ON r.source = v.source AND r.source_record_id = v.source_record_id
+WHERE r.place > 1 OR r.record_version <= v.up_to
 COMMENT 'Positions of live rows that are not in force: of a record, all but its highest version, and those revoked.';
 
 CREATE OR REPLACE VIEW welfare.attendance_recorded (
@@ -2225,21 +2140,18 @@ CREATE OR REPLACE VIEW store.indicator_observed_replaced (
     `offset` UInt64 COMMENT 'Offset.'
 )
 DEFINER = CURRENT_USER SQL SECURITY DEFINER
-AS SELECT _partition AS partition, _offset AS offset
+AS SELECT r._partition AS partition, r._offset AS offset
 FROM (
-    SELECT _partition, _offset,
-        row_number() OVER (PARTITION BY source, source_record_id ORDER BY record_version DESC, _content_hash, _partition, _offset) AS place
-    FROM store.indicator_observed_live
-    WHERE _record IN (SELECT _record FROM store.indicator_observed WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
-)
-WHERE place > 1
-UNION ALL
-SELECT r._partition AS partition, r._offset AS offset
-FROM (SELECT _partition, _offset, source, source_record_id, record_version FROM store.indicator_observed_live
-    WHERE _record IN (SELECT record FROM store.revocations_in_force WHERE type IN ('', 'IndicatorObserved'))) AS r
-INNER JOIN (SELECT source, source_record_id, up_to FROM store.revocations_in_force WHERE type IN ('', 'IndicatorObserved')) AS v
-    ON r.source = v.source AND r.source_record_id = v.source_record_id
-WHERE r.record_version <= v.up_to
+    SELECT _partition, _offset, toString(source) AS source, source_record_id, record_version, row_number() OVER (PARTITION BY source, source_record_id ORDER BY record_version DESC, _content_hash, _partition, _offset) AS place
+    FROM store.indicator_observed WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.indicator_observed_hidden)
+        AND (_record IN (SELECT _record FROM store.indicator_observed WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
+            OR _record IN (SELECT cityHash64(revoked_source, revoked_source_record_id) FROM store.record_revoked WHERE _end = 'loaded'))
+) AS r
+LEFT JOIN (
+    SELECT source, source_record_id, max(store.revocations_in_force.up_to) AS up_to FROM store.revocations_in_force WHERE type IN ('', 'IndicatorObserved')
+    GROUP BY source, source_record_id
+) AS v ON r.source = v.source AND r.source_record_id = v.source_record_id
+WHERE r.place > 1 OR r.record_version <= v.up_to
 COMMENT 'Positions of live rows that are not in force: of a record, all but its highest version, and those revoked.';
 
 CREATE OR REPLACE VIEW welfare.indicator_observed (
@@ -2378,21 +2290,18 @@ CREATE OR REPLACE VIEW store.feedback_recorded_replaced (
     `offset` UInt64 COMMENT 'Offset.'
 )
 DEFINER = CURRENT_USER SQL SECURITY DEFINER
-AS SELECT _partition AS partition, _offset AS offset
+AS SELECT r._partition AS partition, r._offset AS offset
 FROM (
-    SELECT _partition, _offset,
-        row_number() OVER (PARTITION BY source, source_record_id ORDER BY record_version DESC, _content_hash, _partition, _offset) AS place
-    FROM store.feedback_recorded_live
-    WHERE _record IN (SELECT _record FROM store.feedback_recorded WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
-)
-WHERE place > 1
-UNION ALL
-SELECT r._partition AS partition, r._offset AS offset
-FROM (SELECT _partition, _offset, source, source_record_id, record_version FROM store.feedback_recorded_live
-    WHERE _record IN (SELECT record FROM store.revocations_in_force WHERE type IN ('', 'FeedbackRecorded'))) AS r
-INNER JOIN (SELECT source, source_record_id, up_to FROM store.revocations_in_force WHERE type IN ('', 'FeedbackRecorded')) AS v
-    ON r.source = v.source AND r.source_record_id = v.source_record_id
-WHERE r.record_version <= v.up_to
+    SELECT _partition, _offset, toString(source) AS source, source_record_id, record_version, row_number() OVER (PARTITION BY source, source_record_id ORDER BY record_version DESC, _content_hash, _partition, _offset) AS place
+    FROM store.feedback_recorded WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.feedback_recorded_hidden)
+        AND (_record IN (SELECT _record FROM store.feedback_recorded WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
+            OR _record IN (SELECT cityHash64(revoked_source, revoked_source_record_id) FROM store.record_revoked WHERE _end = 'loaded'))
+) AS r
+LEFT JOIN (
+    SELECT source, source_record_id, max(store.revocations_in_force.up_to) AS up_to FROM store.revocations_in_force WHERE type IN ('', 'FeedbackRecorded')
+    GROUP BY source, source_record_id
+) AS v ON r.source = v.source AND r.source_record_id = v.source_record_id
+WHERE r.place > 1 OR r.record_version <= v.up_to
 COMMENT 'Positions of live rows that are not in force: of a record, all but its highest version, and those revoked.';
 
 CREATE OR REPLACE VIEW welfare.feedback_recorded (
@@ -2525,10 +2434,8 @@ CREATE OR REPLACE VIEW store.record_revoked_replaced (
 DEFINER = CURRENT_USER SQL SECURITY DEFINER
 AS SELECT _partition AS partition, _offset AS offset
 FROM (
-    SELECT _partition, _offset,
-        row_number() OVER (PARTITION BY source, source_record_id ORDER BY record_version DESC, _content_hash, _partition, _offset) AS place
-    FROM store.record_revoked_live
-    WHERE _record IN (SELECT _record FROM store.record_revoked WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
+    SELECT _partition, _offset, row_number() OVER (PARTITION BY source, source_record_id ORDER BY record_version DESC, _content_hash, _partition, _offset) AS place
+    FROM store.record_revoked WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.record_revoked_hidden) AND _record IN (SELECT _record FROM store.record_revoked WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
 )
 WHERE place > 1
 COMMENT 'Positions of live rows that are not in force: of a record, all but its highest version.';
@@ -2635,10 +2542,8 @@ CREATE OR REPLACE VIEW store.subject_erased_replaced (
 DEFINER = CURRENT_USER SQL SECURITY DEFINER
 AS SELECT _partition AS partition, _offset AS offset
 FROM (
-    SELECT _partition, _offset,
-        row_number() OVER (PARTITION BY source, source_record_id ORDER BY record_version DESC, _content_hash, _partition, _offset) AS place
-    FROM store.subject_erased_live
-    WHERE _record IN (SELECT _record FROM store.subject_erased WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
+    SELECT _partition, _offset, row_number() OVER (PARTITION BY source, source_record_id ORDER BY record_version DESC, _content_hash, _partition, _offset) AS place
+    FROM store.subject_erased WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.subject_erased_hidden) AND _record IN (SELECT _record FROM store.subject_erased WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
 )
 WHERE place > 1
 COMMENT 'Positions of live rows that are not in force: of a record, all but its highest version.';
@@ -2971,8 +2876,7 @@ SELECT 'W08', 'ServiceOfferPublished', source, source_record_id, CAST(record_ver
     winner.2, winner.3, lower(hex(winner.1)), row.2, row.3, lower(hex(row.1))
 FROM (
     SELECT source, source_record_id, record_version, groupArray(tuple(_content_hash, _partition, _offset)) AS rows, arrayMin(rows) AS winner
-    FROM store.service_offer_published_live
-    WHERE _record IN (SELECT _record FROM store.service_offer_published WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
+    FROM store.service_offer_published WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.service_offer_published_hidden) AND _record IN (SELECT _record FROM store.service_offer_published WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
     GROUP BY source, source_record_id, record_version, _hash_version
     HAVING uniqExact(_content_hash) > 1
 )
@@ -2982,8 +2886,7 @@ SELECT 'W08', 'CapacityChanged', source, source_record_id, CAST(record_version A
     winner.2, winner.3, lower(hex(winner.1)), row.2, row.3, lower(hex(row.1))
 FROM (
     SELECT source, source_record_id, record_version, groupArray(tuple(_content_hash, _partition, _offset)) AS rows, arrayMin(rows) AS winner
-    FROM store.capacity_changed_live
-    WHERE _record IN (SELECT _record FROM store.capacity_changed WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
+    FROM store.capacity_changed WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.capacity_changed_hidden) AND _record IN (SELECT _record FROM store.capacity_changed WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
     GROUP BY source, source_record_id, record_version, _hash_version
     HAVING uniqExact(_content_hash) > 1
 )
@@ -2993,8 +2896,7 @@ SELECT 'W08', 'ServiceRequested', source, source_record_id, CAST(record_version 
     winner.2, winner.3, lower(hex(winner.1)), row.2, row.3, lower(hex(row.1))
 FROM (
     SELECT source, source_record_id, record_version, groupArray(tuple(_content_hash, _partition, _offset)) AS rows, arrayMin(rows) AS winner
-    FROM store.service_requested_live
-    WHERE _record IN (SELECT _record FROM store.service_requested WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
+    FROM store.service_requested WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.service_requested_hidden) AND _record IN (SELECT _record FROM store.service_requested WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
     GROUP BY source, source_record_id, record_version, _hash_version
     HAVING uniqExact(_content_hash) > 1
 )
@@ -3004,8 +2906,7 @@ SELECT 'W08', 'NeedAssessed', source, source_record_id, CAST(record_version AS N
     winner.2, winner.3, lower(hex(winner.1)), row.2, row.3, lower(hex(row.1))
 FROM (
     SELECT source, source_record_id, record_version, groupArray(tuple(_content_hash, _partition, _offset)) AS rows, arrayMin(rows) AS winner
-    FROM store.need_assessed_live
-    WHERE _record IN (SELECT _record FROM store.need_assessed WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
+    FROM store.need_assessed WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.need_assessed_hidden) AND _record IN (SELECT _record FROM store.need_assessed WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
     GROUP BY source, source_record_id, record_version, _hash_version
     HAVING uniqExact(_content_hash) > 1
 )
@@ -3015,8 +2916,7 @@ SELECT 'W08', 'WaitingListChanged', source, source_record_id, CAST(record_versio
     winner.2, winner.3, lower(hex(winner.1)), row.2, row.3, lower(hex(row.1))
 FROM (
     SELECT source, source_record_id, record_version, groupArray(tuple(_content_hash, _partition, _offset)) AS rows, arrayMin(rows) AS winner
-    FROM store.waiting_list_changed_live
-    WHERE _record IN (SELECT _record FROM store.waiting_list_changed WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
+    FROM store.waiting_list_changed WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.waiting_list_changed_hidden) AND _record IN (SELECT _record FROM store.waiting_list_changed WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
     GROUP BY source, source_record_id, record_version, _hash_version
     HAVING uniqExact(_content_hash) > 1
 )
@@ -3026,8 +2926,7 @@ SELECT 'W08', 'BenefitDecided', source, source_record_id, CAST(record_version AS
     winner.2, winner.3, lower(hex(winner.1)), row.2, row.3, lower(hex(row.1))
 FROM (
     SELECT source, source_record_id, record_version, groupArray(tuple(_content_hash, _partition, _offset)) AS rows, arrayMin(rows) AS winner
-    FROM store.benefit_decided_live
-    WHERE _record IN (SELECT _record FROM store.benefit_decided WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
+    FROM store.benefit_decided WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.benefit_decided_hidden) AND _record IN (SELECT _record FROM store.benefit_decided WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
     GROUP BY source, source_record_id, record_version, _hash_version
     HAVING uniqExact(_content_hash) > 1
 )
@@ -3037,8 +2936,7 @@ SELECT 'W08', 'ServiceDelivered', source, source_record_id, CAST(record_version 
     winner.2, winner.3, lower(hex(winner.1)), row.2, row.3, lower(hex(row.1))
 FROM (
     SELECT source, source_record_id, record_version, groupArray(tuple(_content_hash, _partition, _offset)) AS rows, arrayMin(rows) AS winner
-    FROM store.service_delivered_live
-    WHERE _record IN (SELECT _record FROM store.service_delivered WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
+    FROM store.service_delivered WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.service_delivered_hidden) AND _record IN (SELECT _record FROM store.service_delivered WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
     GROUP BY source, source_record_id, record_version, _hash_version
     HAVING uniqExact(_content_hash) > 1
 )
@@ -3048,8 +2946,7 @@ SELECT 'W08', 'TerritoryUpserted', source, source_record_id, CAST(record_version
     winner.2, winner.3, lower(hex(winner.1)), row.2, row.3, lower(hex(row.1))
 FROM (
     SELECT source, source_record_id, record_version, groupArray(tuple(_content_hash, _partition, _offset)) AS rows, arrayMin(rows) AS winner
-    FROM store.territory_upserted_live
-    WHERE _record IN (SELECT _record FROM store.territory_upserted WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
+    FROM store.territory_upserted WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.territory_upserted_hidden) AND _record IN (SELECT _record FROM store.territory_upserted WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
     GROUP BY source, source_record_id, record_version, _hash_version
     HAVING uniqExact(_content_hash) > 1
 )
@@ -3059,8 +2956,7 @@ SELECT 'W08', 'PopulationReported', source, source_record_id, CAST(record_versio
     winner.2, winner.3, lower(hex(winner.1)), row.2, row.3, lower(hex(row.1))
 FROM (
     SELECT source, source_record_id, record_version, groupArray(tuple(_content_hash, _partition, _offset)) AS rows, arrayMin(rows) AS winner
-    FROM store.population_reported_live
-    WHERE _record IN (SELECT _record FROM store.population_reported WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
+    FROM store.population_reported WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.population_reported_hidden) AND _record IN (SELECT _record FROM store.population_reported WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
     GROUP BY source, source_record_id, record_version, _hash_version
     HAVING uniqExact(_content_hash) > 1
 )
@@ -3070,8 +2966,7 @@ SELECT 'W08', 'DeprivationObserved', source, source_record_id, CAST(record_versi
     winner.2, winner.3, lower(hex(winner.1)), row.2, row.3, lower(hex(row.1))
 FROM (
     SELECT source, source_record_id, record_version, groupArray(tuple(_content_hash, _partition, _offset)) AS rows, arrayMin(rows) AS winner
-    FROM store.deprivation_observed_live
-    WHERE _record IN (SELECT _record FROM store.deprivation_observed WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
+    FROM store.deprivation_observed WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.deprivation_observed_hidden) AND _record IN (SELECT _record FROM store.deprivation_observed WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
     GROUP BY source, source_record_id, record_version, _hash_version
     HAVING uniqExact(_content_hash) > 1
 )
@@ -3081,8 +2976,7 @@ SELECT 'W08', 'ActivitySessionHeld', source, source_record_id, CAST(record_versi
     winner.2, winner.3, lower(hex(winner.1)), row.2, row.3, lower(hex(row.1))
 FROM (
     SELECT source, source_record_id, record_version, groupArray(tuple(_content_hash, _partition, _offset)) AS rows, arrayMin(rows) AS winner
-    FROM store.activity_session_held_live
-    WHERE _record IN (SELECT _record FROM store.activity_session_held WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
+    FROM store.activity_session_held WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.activity_session_held_hidden) AND _record IN (SELECT _record FROM store.activity_session_held WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
     GROUP BY source, source_record_id, record_version, _hash_version
     HAVING uniqExact(_content_hash) > 1
 )
@@ -3092,8 +2986,7 @@ SELECT 'W08', 'AttendanceRecorded', source, source_record_id, CAST(record_versio
     winner.2, winner.3, lower(hex(winner.1)), row.2, row.3, lower(hex(row.1))
 FROM (
     SELECT source, source_record_id, record_version, groupArray(tuple(_content_hash, _partition, _offset)) AS rows, arrayMin(rows) AS winner
-    FROM store.attendance_recorded_live
-    WHERE _record IN (SELECT _record FROM store.attendance_recorded WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
+    FROM store.attendance_recorded WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.attendance_recorded_hidden) AND _record IN (SELECT _record FROM store.attendance_recorded WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
     GROUP BY source, source_record_id, record_version, _hash_version
     HAVING uniqExact(_content_hash) > 1
 )
@@ -3103,8 +2996,7 @@ SELECT 'W08', 'IndicatorObserved', source, source_record_id, CAST(record_version
     winner.2, winner.3, lower(hex(winner.1)), row.2, row.3, lower(hex(row.1))
 FROM (
     SELECT source, source_record_id, record_version, groupArray(tuple(_content_hash, _partition, _offset)) AS rows, arrayMin(rows) AS winner
-    FROM store.indicator_observed_live
-    WHERE _record IN (SELECT _record FROM store.indicator_observed WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
+    FROM store.indicator_observed WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.indicator_observed_hidden) AND _record IN (SELECT _record FROM store.indicator_observed WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
     GROUP BY source, source_record_id, record_version, _hash_version
     HAVING uniqExact(_content_hash) > 1
 )
@@ -3114,8 +3006,7 @@ SELECT 'W08', 'FeedbackRecorded', source, source_record_id, CAST(record_version 
     winner.2, winner.3, lower(hex(winner.1)), row.2, row.3, lower(hex(row.1))
 FROM (
     SELECT source, source_record_id, record_version, groupArray(tuple(_content_hash, _partition, _offset)) AS rows, arrayMin(rows) AS winner
-    FROM store.feedback_recorded_live
-    WHERE _record IN (SELECT _record FROM store.feedback_recorded WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
+    FROM store.feedback_recorded WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.feedback_recorded_hidden) AND _record IN (SELECT _record FROM store.feedback_recorded WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
     GROUP BY source, source_record_id, record_version, _hash_version
     HAVING uniqExact(_content_hash) > 1
 )
@@ -3125,8 +3016,7 @@ SELECT 'W08', 'RecordRevoked', source, source_record_id, CAST(record_version AS 
     winner.2, winner.3, lower(hex(winner.1)), row.2, row.3, lower(hex(row.1))
 FROM (
     SELECT source, source_record_id, record_version, groupArray(tuple(_content_hash, _partition, _offset)) AS rows, arrayMin(rows) AS winner
-    FROM store.record_revoked_live
-    WHERE _record IN (SELECT _record FROM store.record_revoked WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
+    FROM store.record_revoked WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.record_revoked_hidden) AND _record IN (SELECT _record FROM store.record_revoked WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
     GROUP BY source, source_record_id, record_version, _hash_version
     HAVING uniqExact(_content_hash) > 1
 )
@@ -3136,8 +3026,7 @@ SELECT 'W08', 'SubjectErased', source, source_record_id, CAST(record_version AS 
     winner.2, winner.3, lower(hex(winner.1)), row.2, row.3, lower(hex(row.1))
 FROM (
     SELECT source, source_record_id, record_version, groupArray(tuple(_content_hash, _partition, _offset)) AS rows, arrayMin(rows) AS winner
-    FROM store.subject_erased_live
-    WHERE _record IN (SELECT _record FROM store.subject_erased WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
+    FROM store.subject_erased WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.subject_erased_hidden) AND _record IN (SELECT _record FROM store.subject_erased WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
     GROUP BY source, source_record_id, record_version, _hash_version
     HAVING uniqExact(_content_hash) > 1
 )
@@ -3172,54 +3061,29 @@ CREATE OR REPLACE VIEW welfare.flags (
     `code` LowCardinality(String) COMMENT 'Warning.'
 )
 DEFINER = CURRENT_USER SQL SECURITY DEFINER
-AS SELECT 'ServiceOfferPublished' AS event_type, 'welfare.supply.offer' AS topic, _partition AS partition, _offset AS offset, 'W04' AS code
-FROM store.service_offer_published_live
-WHERE comune_code NOT IN ('999999', '999998') AND comune_code NOT IN (SELECT code FROM store.comuni_known)
+AS SELECT event_type, topic, _partition AS partition, _offset AS offset, if(k.code = toFixedString('', 6), 'W04', 'W06') AS code
+FROM (
+SELECT 'ServiceOfferPublished' AS event_type, 'welfare.supply.offer' AS topic, _partition, _offset, comune_code, toString(ats_code) AS ats FROM store.service_offer_published WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.service_offer_published_hidden)
 UNION ALL
-SELECT 'ServiceRequested' AS event_type, 'welfare.demand.request' AS topic, _partition AS partition, _offset AS offset, 'W04' AS code
-FROM store.service_requested_live
-WHERE comune_code NOT IN ('999999', '999998') AND comune_code NOT IN (SELECT code FROM store.comuni_known)
+SELECT 'ServiceRequested' AS event_type, 'welfare.demand.request' AS topic, _partition, _offset, comune_code, toString(ats_code) AS ats FROM store.service_requested WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.service_requested_hidden)
 UNION ALL
-SELECT 'NeedAssessed' AS event_type, 'welfare.demand.assessment' AS topic, _partition AS partition, _offset AS offset, 'W04' AS code
-FROM store.need_assessed_live
-WHERE comune_code NOT IN ('999999', '999998') AND comune_code NOT IN (SELECT code FROM store.comuni_known)
+SELECT 'NeedAssessed' AS event_type, 'welfare.demand.assessment' AS topic, _partition, _offset, comune_code, '' AS ats FROM store.need_assessed WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.need_assessed_hidden)
 UNION ALL
-SELECT 'WaitingListChanged' AS event_type, 'welfare.demand.waiting' AS topic, _partition AS partition, _offset AS offset, 'W04' AS code
-FROM store.waiting_list_changed_live
-WHERE comune_code NOT IN ('999999', '999998') AND comune_code NOT IN (SELECT code FROM store.comuni_known)
+SELECT 'WaitingListChanged' AS event_type, 'welfare.demand.waiting' AS topic, _partition, _offset, comune_code, '' AS ats FROM store.waiting_list_changed WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.waiting_list_changed_hidden)
 UNION ALL
-SELECT 'BenefitDecided' AS event_type, 'welfare.demand.benefit' AS topic, _partition AS partition, _offset AS offset, 'W04' AS code
-FROM store.benefit_decided_live
-WHERE comune_code NOT IN ('999999', '999998') AND comune_code NOT IN (SELECT code FROM store.comuni_known)
+SELECT 'BenefitDecided' AS event_type, 'welfare.demand.benefit' AS topic, _partition, _offset, comune_code, toString(ats_code) AS ats FROM store.benefit_decided WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.benefit_decided_hidden)
 UNION ALL
-SELECT 'ServiceDelivered' AS event_type, 'welfare.demand.delivery' AS topic, _partition AS partition, _offset AS offset, 'W04' AS code
-FROM store.service_delivered_live
-WHERE comune_code NOT IN ('999999', '999998') AND comune_code NOT IN (SELECT code FROM store.comuni_known)
+SELECT 'ServiceDelivered' AS event_type, 'welfare.demand.delivery' AS topic, _partition, _offset, comune_code, '' AS ats FROM store.service_delivered WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.service_delivered_hidden)
 UNION ALL
-SELECT 'DeprivationObserved' AS event_type, 'welfare.poverty.deprivation' AS topic, _partition AS partition, _offset AS offset, 'W04' AS code
-FROM store.deprivation_observed_live
-WHERE comune_code NOT IN ('999999', '999998') AND comune_code NOT IN (SELECT code FROM store.comuni_known)
-UNION ALL
-SELECT 'ServiceOfferPublished' AS event_type, 'welfare.supply.offer' AS topic, _partition AS partition, _offset AS offset, 'W06' AS code
-FROM store.service_offer_published_live
-WHERE comune_code IN (SELECT code FROM store.comuni_known WHERE ats_code != '')
-    AND (comune_code, toString(ats_code)) NOT IN (SELECT code, ats_code FROM store.comuni_known WHERE ats_code != '')
-UNION ALL
-SELECT 'ServiceRequested' AS event_type, 'welfare.demand.request' AS topic, _partition AS partition, _offset AS offset, 'W06' AS code
-FROM store.service_requested_live
-WHERE comune_code IN (SELECT code FROM store.comuni_known WHERE ats_code != '')
-    AND (comune_code, toString(ats_code)) NOT IN (SELECT code, ats_code FROM store.comuni_known WHERE ats_code != '')
-UNION ALL
-SELECT 'BenefitDecided' AS event_type, 'welfare.demand.benefit' AS topic, _partition AS partition, _offset AS offset, 'W06' AS code
-FROM store.benefit_decided_live
-WHERE comune_code IN (SELECT code FROM store.comuni_known WHERE ats_code != '')
-    AND (comune_code, toString(ats_code)) NOT IN (SELECT code, ats_code FROM store.comuni_known WHERE ats_code != '')
+SELECT 'DeprivationObserved' AS event_type, 'welfare.poverty.deprivation' AS topic, _partition, _offset, comune_code, '' AS ats FROM store.deprivation_observed WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.deprivation_observed_hidden)
+) AS e
+LEFT JOIN (SELECT code, ats_code FROM store.comuni_known) AS k ON e.comune_code = k.code
+WHERE k.code = toFixedString('', 6) AND comune_code NOT IN ('999999', '999998') OR k.ats_code != '' AND ats != '' AND ats != k.ats_code
 UNION ALL
 SELECT 'ServiceOfferPublished' AS event_type, 'welfare.supply.offer' AS topic, row.2 AS partition, row.3 AS offset, 'W08' AS code
 FROM (
     SELECT source, source_record_id, record_version, groupArray(tuple(_content_hash, _partition, _offset)) AS rows, arrayMin(rows) AS winner
-    FROM store.service_offer_published_live
-    WHERE _record IN (SELECT _record FROM store.service_offer_published WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
+    FROM store.service_offer_published WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.service_offer_published_hidden) AND _record IN (SELECT _record FROM store.service_offer_published WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
     GROUP BY source, source_record_id, record_version, _hash_version
     HAVING uniqExact(_content_hash) > 1
 )
@@ -3228,8 +3092,7 @@ UNION ALL
 SELECT 'CapacityChanged' AS event_type, 'welfare.supply.capacity' AS topic, row.2 AS partition, row.3 AS offset, 'W08' AS code
 FROM (
     SELECT source, source_record_id, record_version, groupArray(tuple(_content_hash, _partition, _offset)) AS rows, arrayMin(rows) AS winner
-    FROM store.capacity_changed_live
-    WHERE _record IN (SELECT _record FROM store.capacity_changed WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
+    FROM store.capacity_changed WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.capacity_changed_hidden) AND _record IN (SELECT _record FROM store.capacity_changed WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
     GROUP BY source, source_record_id, record_version, _hash_version
     HAVING uniqExact(_content_hash) > 1
 )
@@ -3238,8 +3101,7 @@ UNION ALL
 SELECT 'ServiceRequested' AS event_type, 'welfare.demand.request' AS topic, row.2 AS partition, row.3 AS offset, 'W08' AS code
 FROM (
     SELECT source, source_record_id, record_version, groupArray(tuple(_content_hash, _partition, _offset)) AS rows, arrayMin(rows) AS winner
-    FROM store.service_requested_live
-    WHERE _record IN (SELECT _record FROM store.service_requested WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
+    FROM store.service_requested WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.service_requested_hidden) AND _record IN (SELECT _record FROM store.service_requested WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
     GROUP BY source, source_record_id, record_version, _hash_version
     HAVING uniqExact(_content_hash) > 1
 )
@@ -3248,8 +3110,7 @@ UNION ALL
 SELECT 'NeedAssessed' AS event_type, 'welfare.demand.assessment' AS topic, row.2 AS partition, row.3 AS offset, 'W08' AS code
 FROM (
     SELECT source, source_record_id, record_version, groupArray(tuple(_content_hash, _partition, _offset)) AS rows, arrayMin(rows) AS winner
-    FROM store.need_assessed_live
-    WHERE _record IN (SELECT _record FROM store.need_assessed WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
+    FROM store.need_assessed WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.need_assessed_hidden) AND _record IN (SELECT _record FROM store.need_assessed WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
     GROUP BY source, source_record_id, record_version, _hash_version
     HAVING uniqExact(_content_hash) > 1
 )
@@ -3258,8 +3119,7 @@ UNION ALL
 SELECT 'WaitingListChanged' AS event_type, 'welfare.demand.waiting' AS topic, row.2 AS partition, row.3 AS offset, 'W08' AS code
 FROM (
     SELECT source, source_record_id, record_version, groupArray(tuple(_content_hash, _partition, _offset)) AS rows, arrayMin(rows) AS winner
-    FROM store.waiting_list_changed_live
-    WHERE _record IN (SELECT _record FROM store.waiting_list_changed WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
+    FROM store.waiting_list_changed WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.waiting_list_changed_hidden) AND _record IN (SELECT _record FROM store.waiting_list_changed WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
     GROUP BY source, source_record_id, record_version, _hash_version
     HAVING uniqExact(_content_hash) > 1
 )
@@ -3268,8 +3128,7 @@ UNION ALL
 SELECT 'BenefitDecided' AS event_type, 'welfare.demand.benefit' AS topic, row.2 AS partition, row.3 AS offset, 'W08' AS code
 FROM (
     SELECT source, source_record_id, record_version, groupArray(tuple(_content_hash, _partition, _offset)) AS rows, arrayMin(rows) AS winner
-    FROM store.benefit_decided_live
-    WHERE _record IN (SELECT _record FROM store.benefit_decided WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
+    FROM store.benefit_decided WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.benefit_decided_hidden) AND _record IN (SELECT _record FROM store.benefit_decided WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
     GROUP BY source, source_record_id, record_version, _hash_version
     HAVING uniqExact(_content_hash) > 1
 )
@@ -3278,8 +3137,7 @@ UNION ALL
 SELECT 'ServiceDelivered' AS event_type, 'welfare.demand.delivery' AS topic, row.2 AS partition, row.3 AS offset, 'W08' AS code
 FROM (
     SELECT source, source_record_id, record_version, groupArray(tuple(_content_hash, _partition, _offset)) AS rows, arrayMin(rows) AS winner
-    FROM store.service_delivered_live
-    WHERE _record IN (SELECT _record FROM store.service_delivered WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
+    FROM store.service_delivered WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.service_delivered_hidden) AND _record IN (SELECT _record FROM store.service_delivered WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
     GROUP BY source, source_record_id, record_version, _hash_version
     HAVING uniqExact(_content_hash) > 1
 )
@@ -3288,8 +3146,7 @@ UNION ALL
 SELECT 'TerritoryUpserted' AS event_type, 'welfare.ref.territory' AS topic, row.2 AS partition, row.3 AS offset, 'W08' AS code
 FROM (
     SELECT source, source_record_id, record_version, groupArray(tuple(_content_hash, _partition, _offset)) AS rows, arrayMin(rows) AS winner
-    FROM store.territory_upserted_live
-    WHERE _record IN (SELECT _record FROM store.territory_upserted WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
+    FROM store.territory_upserted WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.territory_upserted_hidden) AND _record IN (SELECT _record FROM store.territory_upserted WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
     GROUP BY source, source_record_id, record_version, _hash_version
     HAVING uniqExact(_content_hash) > 1
 )
@@ -3298,8 +3155,7 @@ UNION ALL
 SELECT 'PopulationReported' AS event_type, 'welfare.ref.population' AS topic, row.2 AS partition, row.3 AS offset, 'W08' AS code
 FROM (
     SELECT source, source_record_id, record_version, groupArray(tuple(_content_hash, _partition, _offset)) AS rows, arrayMin(rows) AS winner
-    FROM store.population_reported_live
-    WHERE _record IN (SELECT _record FROM store.population_reported WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
+    FROM store.population_reported WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.population_reported_hidden) AND _record IN (SELECT _record FROM store.population_reported WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
     GROUP BY source, source_record_id, record_version, _hash_version
     HAVING uniqExact(_content_hash) > 1
 )
@@ -3308,8 +3164,7 @@ UNION ALL
 SELECT 'DeprivationObserved' AS event_type, 'welfare.poverty.deprivation' AS topic, row.2 AS partition, row.3 AS offset, 'W08' AS code
 FROM (
     SELECT source, source_record_id, record_version, groupArray(tuple(_content_hash, _partition, _offset)) AS rows, arrayMin(rows) AS winner
-    FROM store.deprivation_observed_live
-    WHERE _record IN (SELECT _record FROM store.deprivation_observed WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
+    FROM store.deprivation_observed WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.deprivation_observed_hidden) AND _record IN (SELECT _record FROM store.deprivation_observed WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
     GROUP BY source, source_record_id, record_version, _hash_version
     HAVING uniqExact(_content_hash) > 1
 )
@@ -3318,8 +3173,7 @@ UNION ALL
 SELECT 'ActivitySessionHeld' AS event_type, 'welfare.school.session' AS topic, row.2 AS partition, row.3 AS offset, 'W08' AS code
 FROM (
     SELECT source, source_record_id, record_version, groupArray(tuple(_content_hash, _partition, _offset)) AS rows, arrayMin(rows) AS winner
-    FROM store.activity_session_held_live
-    WHERE _record IN (SELECT _record FROM store.activity_session_held WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
+    FROM store.activity_session_held WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.activity_session_held_hidden) AND _record IN (SELECT _record FROM store.activity_session_held WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
     GROUP BY source, source_record_id, record_version, _hash_version
     HAVING uniqExact(_content_hash) > 1
 )
@@ -3328,8 +3182,7 @@ UNION ALL
 SELECT 'AttendanceRecorded' AS event_type, 'welfare.school.attendance' AS topic, row.2 AS partition, row.3 AS offset, 'W08' AS code
 FROM (
     SELECT source, source_record_id, record_version, groupArray(tuple(_content_hash, _partition, _offset)) AS rows, arrayMin(rows) AS winner
-    FROM store.attendance_recorded_live
-    WHERE _record IN (SELECT _record FROM store.attendance_recorded WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
+    FROM store.attendance_recorded WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.attendance_recorded_hidden) AND _record IN (SELECT _record FROM store.attendance_recorded WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
     GROUP BY source, source_record_id, record_version, _hash_version
     HAVING uniqExact(_content_hash) > 1
 )
@@ -3338,8 +3191,7 @@ UNION ALL
 SELECT 'IndicatorObserved' AS event_type, 'welfare.school.indicator' AS topic, row.2 AS partition, row.3 AS offset, 'W08' AS code
 FROM (
     SELECT source, source_record_id, record_version, groupArray(tuple(_content_hash, _partition, _offset)) AS rows, arrayMin(rows) AS winner
-    FROM store.indicator_observed_live
-    WHERE _record IN (SELECT _record FROM store.indicator_observed WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
+    FROM store.indicator_observed WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.indicator_observed_hidden) AND _record IN (SELECT _record FROM store.indicator_observed WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
     GROUP BY source, source_record_id, record_version, _hash_version
     HAVING uniqExact(_content_hash) > 1
 )
@@ -3348,8 +3200,7 @@ UNION ALL
 SELECT 'FeedbackRecorded' AS event_type, 'welfare.school.feedback' AS topic, row.2 AS partition, row.3 AS offset, 'W08' AS code
 FROM (
     SELECT source, source_record_id, record_version, groupArray(tuple(_content_hash, _partition, _offset)) AS rows, arrayMin(rows) AS winner
-    FROM store.feedback_recorded_live
-    WHERE _record IN (SELECT _record FROM store.feedback_recorded WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
+    FROM store.feedback_recorded WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.feedback_recorded_hidden) AND _record IN (SELECT _record FROM store.feedback_recorded WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
     GROUP BY source, source_record_id, record_version, _hash_version
     HAVING uniqExact(_content_hash) > 1
 )
@@ -3358,8 +3209,7 @@ UNION ALL
 SELECT 'RecordRevoked' AS event_type, 'welfare.control.revocation' AS topic, row.2 AS partition, row.3 AS offset, 'W08' AS code
 FROM (
     SELECT source, source_record_id, record_version, groupArray(tuple(_content_hash, _partition, _offset)) AS rows, arrayMin(rows) AS winner
-    FROM store.record_revoked_live
-    WHERE _record IN (SELECT _record FROM store.record_revoked WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
+    FROM store.record_revoked WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.record_revoked_hidden) AND _record IN (SELECT _record FROM store.record_revoked WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
     GROUP BY source, source_record_id, record_version, _hash_version
     HAVING uniqExact(_content_hash) > 1
 )
@@ -3368,17 +3218,20 @@ UNION ALL
 SELECT 'SubjectErased' AS event_type, 'welfare.control.erasure' AS topic, row.2 AS partition, row.3 AS offset, 'W08' AS code
 FROM (
     SELECT source, source_record_id, record_version, groupArray(tuple(_content_hash, _partition, _offset)) AS rows, arrayMin(rows) AS winner
-    FROM store.subject_erased_live
-    WHERE _record IN (SELECT _record FROM store.subject_erased WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
+    FROM store.subject_erased WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.subject_erased_hidden) AND _record IN (SELECT _record FROM store.subject_erased WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
     GROUP BY source, source_record_id, record_version, _hash_version
     HAVING uniqExact(_content_hash) > 1
 )
 ARRAY JOIN rows AS row
 UNION ALL
 SELECT 'WaitingListChanged' AS event_type, 'welfare.demand.waiting' AS topic, _partition AS partition, _offset AS offset, 'W41' AS code
-FROM welfare.waiting_list_changed_current
-WHERE change = 'LEAVE' AND (ifNull(request_source, source), request_id) NOT IN (
-    SELECT ifNull(request_source, source), request_id FROM welfare.waiting_list_changed_current WHERE change = 'ENTER')
+FROM (
+    SELECT groupArrayIf(tuple(_partition, _offset), change = 'LEAVE') AS leaves
+    FROM welfare.waiting_list_changed_current
+    GROUP BY ifNull(request_source, source), request_id
+    HAVING countIf(change = 'ENTER') = 0
+)
+ARRAY JOIN leaves.1 AS _partition, leaves.2 AS _offset
 UNION ALL
 SELECT 'BenefitDecided' AS event_type, 'welfare.demand.benefit' AS topic, _partition AS partition, _offset AS offset, 'W42' AS code
 FROM (SELECT _partition, _offset, ifNull(request_source, source) AS owner, request_id, occurred_at
@@ -3401,41 +3254,42 @@ WHERE w.since <= b.occurred_at
 UNION ALL
 SELECT 'PopulationReported' AS event_type, 'welfare.ref.population' AS topic, _partition AS partition, _offset AS offset, 'W51' AS code
 FROM (
-    SELECT source, territory_code, reference_date, argMinIf(_partition, source_record_id, whole AND sex = 'UNKNOWN') AS _partition,
-        argMinIf(_offset, source_record_id, whole AND sex = 'UNKNOWN') AS _offset,
-        countIf(whole AND sex = 'UNKNOWN') AS totals, sumIf(residents, whole AND sex = 'UNKNOWN') AS total,
-        countIf(whole AND sex = 'M') > 0 AS m, countIf(whole AND sex = 'F') > 0 AS f,
-        m OR sumIf(width, NOT whole AND sex = 'M') = 101 AS has_m, f OR sumIf(width, NOT whole AND sex = 'F') = 101 AS has_f,
-        sumIf(residents, whole = m AND sex = 'M') AS men, sumIf(residents, whole = f AND sex = 'F') AS women,
-        sumIf(width, NOT whole AND sex = 'UNKNOWN') = 101 AS has_bands, sumIf(residents, NOT whole AND sex = 'UNKNOWN') AS bands
+    SELECT source, territory_code, reference_date,
+        maxIf(residents, sex = 'UNKNOWN' AND whole) AS total, maxIf(tuple(_partition, _offset), sex = 'UNKNOWN' AND whole) AS place,
+        sumIf(residents, sex = 'M') AS men, sumIf(residents, sex = 'F') AS women, sumIf(residents, sex = 'UNKNOWN' AND NOT whole) AS bands,
+        countIf(sex = 'UNKNOWN' AND whole) AS totals, sumIf(width, sex = 'M') = 101 AS all_men, sumIf(width, sex = 'F') = 101 AS all_women,
+        sumIf(width, sex = 'UNKNOWN' AND NOT whole) = 101 AS all_bands
     FROM (
-        SELECT source, territory_code, reference_date, sex, residents, source_record_id, _partition, _offset,
-            age_to - age_from + 1 AS width, width = 101 AS whole
-        FROM welfare.population_reported_current
-        ORDER BY record_version DESC, source_record_id
-        LIMIT 1 BY source, territory_code, reference_date, sex, age_from, age_to
+        SELECT source, territory_code, reference_date, sex, residents, _partition, _offset, age_to - age_from + 1 AS width, width = 101 AS whole,
+            max(whole) OVER (PARTITION BY source, territory_code, reference_date, sex) AS has_whole
+        FROM (
+            SELECT * FROM welfare.population_reported_current
+            ORDER BY record_version DESC, source_record_id
+            LIMIT 1 BY source, territory_code, reference_date, sex, age_from, age_to
+        )
     )
+    WHERE whole OR NOT has_whole OR sex = 'UNKNOWN'
     GROUP BY source, territory_code, reference_date
 )
-WHERE totals = 1 AND (has_m AND has_f AND men + women != total OR has_bands AND bands != total)
+ARRAY JOIN [place.1] AS _partition, [place.2] AS _offset
+WHERE totals = 1 AND (all_men AND all_women AND men + women != total OR all_bands AND bands != total)
 UNION ALL
 SELECT 'PopulationReported' AS event_type, 'welfare.ref.population' AS topic, _partition AS partition, _offset AS offset, 'W52' AS code
-FROM welfare.population_reported_current
-WHERE (territory_code, reference_date) IN (
-    SELECT territory_code, reference_date FROM welfare.population_reported_current
-    GROUP BY territory_code, reference_date HAVING uniqExact(source) > 1)
+FROM (
+    SELECT groupArray(tuple(_partition, _offset)) AS places
+    FROM welfare.population_reported_current
+    GROUP BY territory_code, reference_date
+    HAVING uniqExact(source) > 1
+)
+ARRAY JOIN places.1 AS _partition, places.2 AS _offset
 UNION ALL
-SELECT 'AttendanceRecorded' AS event_type, 'welfare.school.attendance' AS topic, _partition AS partition, _offset AS offset, 'W71' AS code
+SELECT 'AttendanceRecorded' AS event_type, 'welfare.school.attendance' AS topic, _partition AS partition, _offset AS offset, code
 FROM (SELECT _partition, _offset, toString(source) AS owner, session_id, minutes_present, occurred_at FROM welfare.attendance_recorded_current) AS a
-INNER JOIN (SELECT toString(source) AS owner, session_id, max(minutes) AS bound FROM welfare.activity_session_held_current GROUP BY owner, session_id) AS s
-    ON a.owner = s.owner AND a.session_id = s.session_id
-WHERE a.minutes_present > s.bound
-UNION ALL
-SELECT 'AttendanceRecorded' AS event_type, 'welfare.school.attendance' AS topic, _partition AS partition, _offset AS offset, 'W75' AS code
-FROM (SELECT _partition, _offset, toString(source) AS owner, session_id, minutes_present, occurred_at FROM welfare.attendance_recorded_current) AS a
-INNER JOIN (SELECT toString(source) AS owner, session_id, min(starts_at) AS bound FROM welfare.activity_session_held_current GROUP BY owner, session_id) AS s
-    ON a.owner = s.owner AND a.session_id = s.session_id
-WHERE a.occurred_at < s.bound
+INNER JOIN (
+    SELECT toString(source) AS owner, session_id, max(minutes) AS longest, min(starts_at) AS earliest
+    FROM welfare.activity_session_held_current GROUP BY owner, session_id
+) AS s ON a.owner = s.owner AND a.session_id = s.session_id
+ARRAY JOIN arrayFilter(c -> c != '', [if(ifNull(a.minutes_present, 0) > s.longest, 'W71', ''), if(a.occurred_at < s.earliest, 'W75', '')]) AS code
 COMMENT 'Warnings that depend on other events, as of now; those of an event alone are in its _flags. W04 comune unknown, W06 not in that ATS, W08 one version with two contents (all of them), W41 left without having entered, W42 granted and still waiting, W51 sexes or ages do not add up to the total (flagged), W52 several sources for one territory and date (all of them), W71 more minutes than the session had, W75 attendance before its session began.';
 
 -- +goose Down
@@ -3615,5 +3469,3 @@ DROP VIEW IF EXISTS store.capacity_changed_hidden SYNC;
 DROP VIEW IF EXISTS store.service_offer_published_live SYNC;
 
 DROP VIEW IF EXISTS store.service_offer_published_hidden SYNC;
-
-DROP VIEW IF EXISTS store.erasures_in_force SYNC;

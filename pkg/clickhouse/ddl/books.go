@@ -98,6 +98,18 @@ var books = []book{
 		engine: "ReplacingMergeTree(erased_at)", order: "topic, partition, offset",
 	},
 	{
+		name: "store.erasures",
+		doc:  "Pseudonyms to erase, by family of events: what occurred up to requested_at. Nothing lifts an erasure, and each version of one counts, for what it removed cannot come back. A scope UNKNOWN is of no family. Fed by a view.",
+		columns: [][3]string{
+			{"family", "LowCardinality(String)", "DEMAND, POVERTY or SCHOOL."},
+			{"pseudonym", "FixedString(32)", "Pseudonym, as bytes."},
+			{"requested_at", instant, "Instant of the request."},
+			{"partition", "UInt32", "Partition of the SubjectErased event."},
+			{"offset", "UInt64", "Offset of the SubjectErased event."},
+		},
+		engine: "MergeTree", order: "family, pseudonym",
+	},
+	{
 		name: "store.settled", doc: "How far the ledger was searched for races between partitions and for rows of erased subjects. The highest settled_to counts.",
 		columns: [][3]string{
 			topicColumn, partitionColumn,

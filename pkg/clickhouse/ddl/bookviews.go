@@ -200,11 +200,10 @@ FROM (` + e07 + w08 + "\n)",
 func contested(t *event.Type) string {
 	return fmt.Sprintf(`
     SELECT source, source_record_id, record_version, groupArray(tuple(_content_hash, _partition, _offset)) AS rows, arrayMin(rows) AS winner
-    FROM store.%[1]s_live
-    WHERE _record IN (SELECT _record FROM store.%[1]s WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
+    FROM %s AND _record IN (%s)
     GROUP BY source, source_record_id, record_version, _hash_version
     HAVING uniqExact(_content_hash) > 1
-`, t.Table)
+`, visibleRows(t), repeated(t))
 }
 
 // list is the literals of all types.

@@ -52,20 +52,25 @@ FROM (
 )
 GROUP BY code`,
 	}
-	q := union(withFields("comuneCode"), func(t *event.Type) string {
-		return flagged("W04", t, fmt.Sprintf(`FROM store.%s_live
-WHERE comune_code NOT IN ('999999', '999998') AND comune_code NOT IN (SELECT code FROM store.comuni_known)`, t.Table))
+	located := union(withFields("comuneCode"), func(t *event.Type) string {
+		ats := "''"
+		if t.Field("atsCode") >= 0 {
+			ats = "toString(ats_code)"
+		}
+		return fmt.Sprintf("SELECT '%s' AS event_type, '%s' AS topic, _partition, _offset, comune_code, %s AS ats FROM %s", t.Name, t.Topic, ats, visibleRows(t))
 	})
-	q += "\nUNION ALL\n" + union(withFields("comuneCode", "atsCode"), func(t *event.Type) string {
-		return flagged("W06", t, fmt.Sprintf(`FROM store.%s_live
-WHERE comune_code IN (SELECT code FROM store.comuni_known WHERE ats_code != '')
-    AND (comune_code, toString(ats_code)) NOT IN (SELECT code, ats_code FROM store.comuni_known WHERE ats_code != '')`, t.Table))
-	})
+	q := fmt.Sprintf(`
+SELECT event_type, topic, _partition AS partition, _offset AS offset, if(k.code = toFixedString('', 6), 'W04', 'W06') AS code
+FROM (
+%s
+) AS e
+LEFT JOIN (SELECT code, ats_code FROM store.comuni_known) AS k ON e.comune_code = k.code
+WHERE k.code = toFixedString('', 6) AND comune_code NOT IN ('999999', '999998') OR k.ats_code != '' AND ats != '' AND ats != k.ats_code`, located)
 	q += "\nUNION ALL\n" + union(event.Types, func(t *event.Type) string {
 		return fmt.Sprintf("SELECT '%s' AS event_type, '%s' AS topic, row.2 AS partition, row.3 AS offset, 'W08' AS code\nFROM (%s)\nARRAY JOIN rows AS row",
 			t.Name, t.Topic, contested(t))
 	})
-	for _, b := range []string{leaveWithoutEnter(), grantedWhileWaiting(), sexesAgainstTotal(), twoSources(), minutesAgainstSession(), sessionAfterAttendance()} {
+	for _, b := range []string{leaveWithoutEnter(), grantedWhileWaiting(), sexesAgainstTotal(), twoSources(), againstSession()} {
 		q += "\nUNION ALL\n" + b
 	}
 	return []view{known, {
@@ -86,9 +91,13 @@ WHERE comune_code IN (SELECT code FROM store.comuni_known WHERE ats_code != '')
 }
 
 func leaveWithoutEnter() string {
-	return branch("W41", "WaitingListChanged", `FROM welfare.waiting_list_changed_current
-WHERE change = 'LEAVE' AND (ifNull(request_source, source), request_id) NOT IN (
-    SELECT ifNull(request_source, source), request_id FROM welfare.waiting_list_changed_current WHERE change = 'ENTER')`)
+	return branch("W41", "WaitingListChanged", `FROM (
+    SELECT groupArrayIf(tuple(_partition, _offset), change = 'LEAVE') AS leaves
+    FROM welfare.waiting_list_changed_current
+    GROUP BY ifNull(request_source, source), request_id
+    HAVING countIf(change = 'ENTER') = 0
+)
+ARRAY JOIN leaves.1 AS _partition, leaves.2 AS _offset`)
 }
 
 // grantedWhileWaiting: the last change of a list is an ENTER up to the decision, and no PLACED of the
@@ -117,43 +126,47 @@ WHERE w.since <= b.occurred_at`)
 // and with bands of UNKNOWN sex, where they are.
 func sexesAgainstTotal() string {
 	return branch("W51", "PopulationReported", `FROM (
-    SELECT source, territory_code, reference_date, argMinIf(_partition, source_record_id, whole AND sex = 'UNKNOWN') AS _partition,
-        argMinIf(_offset, source_record_id, whole AND sex = 'UNKNOWN') AS _offset,
-        countIf(whole AND sex = 'UNKNOWN') AS totals, sumIf(residents, whole AND sex = 'UNKNOWN') AS total,
-        countIf(whole AND sex = 'M') > 0 AS m, countIf(whole AND sex = 'F') > 0 AS f,
-        m OR sumIf(width, NOT whole AND sex = 'M') = 101 AS has_m, f OR sumIf(width, NOT whole AND sex = 'F') = 101 AS has_f,
-        sumIf(residents, whole = m AND sex = 'M') AS men, sumIf(residents, whole = f AND sex = 'F') AS women,
-        sumIf(width, NOT whole AND sex = 'UNKNOWN') = 101 AS has_bands, sumIf(residents, NOT whole AND sex = 'UNKNOWN') AS bands
+    SELECT source, territory_code, reference_date,
+        maxIf(residents, sex = 'UNKNOWN' AND whole) AS total, maxIf(tuple(_partition, _offset), sex = 'UNKNOWN' AND whole) AS place,
+        sumIf(residents, sex = 'M') AS men, sumIf(residents, sex = 'F') AS women, sumIf(residents, sex = 'UNKNOWN' AND NOT whole) AS bands,
+        countIf(sex = 'UNKNOWN' AND whole) AS totals, sumIf(width, sex = 'M') = 101 AS all_men, sumIf(width, sex = 'F') = 101 AS all_women,
+        sumIf(width, sex = 'UNKNOWN' AND NOT whole) = 101 AS all_bands
     FROM (
-        SELECT source, territory_code, reference_date, sex, residents, source_record_id, _partition, _offset,
-            age_to - age_from + 1 AS width, width = 101 AS whole
-        FROM welfare.population_reported_current
-        ORDER BY record_version DESC, source_record_id
-        LIMIT 1 BY source, territory_code, reference_date, sex, age_from, age_to
+        SELECT source, territory_code, reference_date, sex, residents, _partition, _offset, age_to - age_from + 1 AS width, width = 101 AS whole,
+            max(whole) OVER (PARTITION BY source, territory_code, reference_date, sex) AS has_whole
+        FROM (
+            SELECT * FROM welfare.population_reported_current
+            ORDER BY record_version DESC, source_record_id
+            LIMIT 1 BY source, territory_code, reference_date, sex, age_from, age_to
+        )
     )
+    WHERE whole OR NOT has_whole OR sex = 'UNKNOWN'
     GROUP BY source, territory_code, reference_date
 )
-WHERE totals = 1 AND (has_m AND has_f AND men + women != total OR has_bands AND bands != total)`)
+ARRAY JOIN [place.1] AS _partition, [place.2] AS _offset
+WHERE totals = 1 AND (all_men AND all_women AND men + women != total OR all_bands AND bands != total)`)
 }
 
 func twoSources() string {
-	return branch("W52", "PopulationReported", `FROM welfare.population_reported_current
-WHERE (territory_code, reference_date) IN (
-    SELECT territory_code, reference_date FROM welfare.population_reported_current
-    GROUP BY territory_code, reference_date HAVING uniqExact(source) > 1)`)
+	return branch("W52", "PopulationReported", `FROM (
+    SELECT groupArray(tuple(_partition, _offset)) AS places
+    FROM welfare.population_reported_current
+    GROUP BY territory_code, reference_date
+    HAVING uniqExact(source) > 1
+)
+ARRAY JOIN places.1 AS _partition, places.2 AS _offset`)
 }
 
-func minutesAgainstSession() string {
-	return branch("W71", "AttendanceRecorded", sessions("max(minutes)")+"\nWHERE a.minutes_present > s.bound")
-}
-
-func sessionAfterAttendance() string {
-	return branch("W75", "AttendanceRecorded", sessions("min(starts_at)")+"\nWHERE a.occurred_at < s.bound")
-}
-
-// sessions joins attendances with a bound of their session, by (source, sessionId).
-func sessions(bound string) string {
-	return fmt.Sprintf(`FROM (SELECT _partition, _offset, toString(source) AS owner, session_id, minutes_present, occurred_at FROM welfare.attendance_recorded_current) AS a
-INNER JOIN (SELECT toString(source) AS owner, session_id, %s AS bound FROM welfare.activity_session_held_current GROUP BY owner, session_id) AS s
-    ON a.owner = s.owner AND a.session_id = s.session_id`, bound)
+// againstSession compares attendances with their session, by (source, sessionId). Of several records of
+// one session the longest and the earliest count: a flag is for what no record explains.
+func againstSession() string {
+	t := event.ByName("AttendanceRecorded")
+	return fmt.Sprintf(`SELECT '%s' AS event_type, '%s' AS topic, _partition AS partition, _offset AS offset, code
+FROM (SELECT _partition, _offset, toString(source) AS owner, session_id, minutes_present, occurred_at FROM welfare.attendance_recorded_current) AS a
+INNER JOIN (
+    SELECT toString(source) AS owner, session_id, max(minutes) AS longest, min(starts_at) AS earliest
+    FROM welfare.activity_session_held_current GROUP BY owner, session_id
+) AS s ON a.owner = s.owner AND a.session_id = s.session_id
+ARRAY JOIN arrayFilter(c -> c != '', [if(ifNull(a.minutes_present, 0) > s.longest, 'W71', ''), if(a.occurred_at < s.earliest, 'W75', '')]) AS code`,
+		t.Name, t.Topic)
 }

@@ -36,7 +36,6 @@ func (m *migration) view(v view) {
 
 func publicFile() string {
 	m := &migration{}
-	m.view(erasuresInForce)
 	for _, t := range event.Types {
 		m.view(hidden(t))
 		m.view(live(t))
@@ -59,36 +58,29 @@ may see), <table>_live (the others), <table>_replaced (positions of the live tha
 Rows are left out by NOT IN over a small set of positions: an argMin over all rows would cost a hundred times as much.`)
 }
 
-// erasuresInForce: every version of an erasure counts, for what it removed cannot come back. A scope
-// UNKNOWN is of no family.
-var erasuresInForce = view{
-	name: "store.erasures_in_force",
-	doc:  "Pseudonyms to erase, by family of events: what occurred up to requested_at. Nothing lifts an erasure.",
-	columns: [][3]string{
-		{"family", "LowCardinality(String)", "DEMAND, POVERTY or SCHOOL."},
-		{"pseudonym", "FixedString(32)", "Pseudonym, as bytes."},
-		{"requested_at", instant, "Highest requestedAt."},
-	},
-	query: `
-SELECT family, pseudonym, max(requested_at) AS requested_at
-FROM store.subject_erased
-ARRAY JOIN multiIf(scope = 'ALL', ['DEMAND', 'POVERTY', 'SCHOOL'], scope = 'UNKNOWN', [], [toString(scope)]) AS family
-WHERE _end = 'loaded' AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.superseded WHERE topic = 'welfare.control.erasure')
-GROUP BY family, pseudonym`,
-}
-
 var positionColumns = [][3]string{{"partition", "UInt32", "Partition."}, {"offset", "UInt64", "Offset."}}
 
 // erasable tells the types whose rows an erasure removes.
 func erasable(t *event.Type) bool { return t.Subject >= 0 && t.Family != event.FamilyControl }
 
-// concerned selects positions of rows whose column holds an erased pseudonym.
+// concerned selects positions of rows whose column holds an erased pseudonym. The set comes first, so
+// that without erasures nothing is read, and with few the index on the subject leaves little.
 func concerned(t *event.Type, column string) string {
 	return fmt.Sprintf(`SELECT r._partition AS partition, r._offset AS offset
 FROM (SELECT _partition, _offset, assumeNotNull(%[2]s) AS pseudonym, occurred_at FROM store.%[1]s
-    WHERE _end = 'loaded' AND %[2]s IN (SELECT pseudonym FROM store.erasures_in_force WHERE family = '%[3]s')) AS r
-INNER JOIN (SELECT pseudonym, requested_at FROM store.erasures_in_force WHERE family = '%[3]s') AS e USING (pseudonym)
+    WHERE %[2]s IN (SELECT pseudonym FROM store.erasures WHERE family = '%[3]s') AND _end = 'loaded') AS r
+INNER JOIN (SELECT pseudonym, requested_at FROM store.erasures WHERE family = '%[3]s') AS e USING (pseudonym)
 WHERE r.occurred_at <= e.requested_at`, t.Table, column, t.Family)
+}
+
+// visibleRows are the rows of a storage table that readers may see, with every stored column.
+func visibleRows(t *event.Type) string {
+	return fmt.Sprintf("store.%[1]s WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.%[1]s_hidden)", t.Table)
+}
+
+// repeated are the hashes of records that occur more than once, over one narrow column.
+func repeated(t *event.Type) string {
+	return fmt.Sprintf("SELECT _record FROM store.%s WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1", t.Table)
 }
 
 func hidden(t *event.Type) view {
@@ -108,64 +100,67 @@ func live(t *event.Type) view {
 			concerned(t, t.Fields[i].Column))
 	}
 	return view{
-		name: "store." + t.Table + "_live",
-		doc:  "Loaded rows that readers may see, as they are stored. household_pseudonym is NULL where it was erased.",
-		query: fmt.Sprintf(`SELECT %s, _record
-FROM store.%[2]s
-WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.%[2]s_hidden)`, columns, t.Table),
+		name:  "store." + t.Table + "_live",
+		doc:   "Loaded rows that readers may see, as they are stored. household_pseudonym is NULL where it was erased.",
+		query: fmt.Sprintf("SELECT %s, _record FROM %s", columns, visibleRows(t)),
 	}
 }
 
 var revocationsInForce = view{
 	name: "store.revocations_in_force",
-	doc:  "Records whose versions up to up_to are revoked: of each revocation its highest version, of several the farthest.",
+	doc:  "Records whose versions up to up_to are revoked: of each revocation its highest version.",
 	columns: [][3]string{
-		{"record", "UInt64", "Hash of source and source_record_id, as _record in the storage tables."},
 		{"source", "String", "Source of the revoked record."},
 		{"source_record_id", "String", "The revoked record."},
 		{"type", "String", "Name of the one event concerned; empty: all but RecordRevoked and SubjectErased."},
 		{"up_to", "Int64", "Highest version revoked."},
 	},
-	query: `
-SELECT cityHash64(source, source_record_id) AS record, source, source_record_id, type, max(up_to) AS up_to
+	query: fmt.Sprintf(`
+SELECT target_source AS source, target_id AS source_record_id, type, upper AS up_to
 FROM (
-    SELECT revoked_source AS source, revoked_source_record_id AS source_record_id, ifNull(revoked_type, '') AS type, revoked_up_to_version AS up_to
-    FROM (
-        SELECT source AS by, source_record_id AS id, revoked_source, revoked_source_record_id, revoked_type, revoked_up_to_version
-        FROM store.record_revoked_live
-        ORDER BY record_version DESC, _content_hash, _partition, _offset
-        LIMIT 1 BY by, id
-    )
+    SELECT source AS by, source_record_id AS id, revoked_source AS target_source, revoked_source_record_id AS target_id,
+        ifNull(revoked_type, '') AS type, revoked_up_to_version AS upper
+    FROM %s
+    ORDER BY record_version DESC, _content_hash, _partition, _offset
+    LIMIT 1 BY by, id
 )
-WHERE up_to > 0
-GROUP BY source, source_record_id, type`,
+WHERE upper > 0`, visibleRows(event.ByName("RecordRevoked"))),
 }
 
-// replaced first finds the record hashes that occur more than once, over one narrow column, and looks
-// at names and versions of those only.
+// replaced looks at names and versions of those records only that occur more than once or were ever
+// revoked; which those are, one narrow column tells.
 func replaced(t *event.Type) view {
-	q := fmt.Sprintf(`
+	versions := "row_number() OVER (PARTITION BY source, source_record_id ORDER BY record_version DESC, _content_hash, _partition, _offset) AS place"
+	if t.Family == event.FamilyControl {
+		return view{
+			name: "store." + t.Table + "_replaced", columns: positionColumns,
+			doc: "Positions of live rows that are not in force: of a record, all but its highest version.",
+			query: fmt.Sprintf(`
 SELECT _partition AS partition, _offset AS offset
 FROM (
-    SELECT _partition, _offset,
-        row_number() OVER (PARTITION BY source, source_record_id ORDER BY record_version DESC, _content_hash, _partition, _offset) AS place
-    FROM store.%[1]s_live
-    WHERE _record IN (SELECT _record FROM store.%[1]s WHERE _end = 'loaded' AND _gone = 0 GROUP BY _record HAVING count() > 1)
+    SELECT _partition, _offset, %s
+    FROM %s AND _record IN (%s)
 )
-WHERE place > 1`, t.Table)
-	doc := "Positions of live rows that are not in force: of a record, all but its highest version."
-	if t.Family != event.FamilyControl {
-		q += fmt.Sprintf(`
-UNION ALL
-SELECT r._partition AS partition, r._offset AS offset
-FROM (SELECT _partition, _offset, source, source_record_id, record_version FROM store.%[1]s_live
-    WHERE _record IN (SELECT record FROM store.revocations_in_force WHERE type IN ('', '%[2]s'))) AS r
-INNER JOIN (SELECT source, source_record_id, up_to FROM store.revocations_in_force WHERE type IN ('', '%[2]s')) AS v
-    ON r.source = v.source AND r.source_record_id = v.source_record_id
-WHERE r.record_version <= v.up_to`, t.Table, t.Name)
-		doc = "Positions of live rows that are not in force: of a record, all but its highest version, and those revoked."
+WHERE place > 1`, versions, visibleRows(t), repeated(t)),
+		}
 	}
-	return view{name: "store." + t.Table + "_replaced", doc: doc, columns: positionColumns, query: q}
+	return view{
+		name: "store." + t.Table + "_replaced", columns: positionColumns,
+		doc: "Positions of live rows that are not in force: of a record, all but its highest version, and those revoked.",
+		query: fmt.Sprintf(`
+SELECT r._partition AS partition, r._offset AS offset
+FROM (
+    SELECT _partition, _offset, toString(source) AS source, source_record_id, record_version, %s
+    FROM %s
+        AND (_record IN (%s)
+            OR _record IN (SELECT cityHash64(revoked_source, revoked_source_record_id) FROM store.record_revoked WHERE _end = 'loaded'))
+) AS r
+LEFT JOIN (
+    SELECT source, source_record_id, max(store.revocations_in_force.up_to) AS up_to FROM store.revocations_in_force WHERE type IN ('', '%s')
+    GROUP BY source, source_record_id
+) AS v ON r.source = v.source AND r.source_record_id = v.source_record_id
+WHERE r.place > 1 OR r.record_version <= v.up_to`, versions, visibleRows(t), repeated(t), t.Name),
+	}
 }
 
 // publicColumns are the columns of welfare.<table>, and the expressions that give them.

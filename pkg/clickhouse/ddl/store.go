@@ -119,10 +119,16 @@ FROM store.%s WHERE _end = 'loaded'`, t.No, t.Table)},
     maxIf(occurred_at, _end = 'loaded' AND _gone = 0) AS max_occurred_at, any(_owner) AS owner, max(_loaded_at) AS loaded_at
 FROM store.%s GROUP BY _partition, _from, _to`, t.No, quote(t.Topic), t.Table)},
 	}
-	if t.Subject >= 0 {
+	if erasable(t) {
 		out = append(out, feed{"erased", fmt.Sprintf(`SELECT %s AS topic, _partition AS partition, _offset AS offset, '' AS source,
     toUUID('00000000-0000-0000-0000-000000000000') AS event_id, _loaded_at AS erased_at
 FROM store.%s WHERE _gone = 1`, quote(t.Topic), t.Table)})
+	}
+	if t.Name == "SubjectErased" {
+		out = append(out, feed{"erasures", `SELECT family, pseudonym, requested_at, _partition AS partition, _offset AS offset
+FROM store.subject_erased
+ARRAY JOIN multiIf(scope = 'ALL', ['DEMAND', 'POVERTY', 'SCHOOL'], scope = 'UNKNOWN', [], [toString(scope)]) AS family
+WHERE _end = 'loaded'`})
 	}
 	return out
 }
