@@ -1,0 +1,141 @@
+// Package reconcile proves, for whoever runs the hub, that nothing published was lost or stored twice: it
+// compares the logs in Kafka, the ledger, the stored rows, the known ids and the aggregates with one
+// another. It changes nothing, and it names what does not fit as ranges of offsets.
+package reconcile
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+	"go.uber.org/zap"
+
+	"github.com/welfarehub/welfarehub/pkg/event"
+	"github.com/welfarehub/welfarehub/pkg/kafka"
+)
+
+// Verifier computes the aggregates again and counts what differs from those that are stored.
+type Verifier interface {
+	VerifyAll(ctx context.Context) (differing uint64, err error)
+}
+
+// Options of Run.
+type Options struct {
+	DB       driver.Conn   // ClickHouse, with SELECT on the databases store and welfare; required
+	Cluster  kafka.Cluster // without brokers the logs are not looked at
+	Topics   []string      // of the catalogue; empty: all
+	Verifier Verifier      // nil: the aggregates are not looked at
+	Recheck  time.Duration // pause before what does not fit is looked at again; 0: 2 s, negative: never
+	Logger   *zap.Logger   // nil: none
+}
+
+const defaultRecheck = 2 * time.Second
+
+// Run reconciles the topics. The loader may be at work meanwhile: what does not fit must be seen twice,
+// with a pause between, to be reported. An error means that it could not be found out, not that the books
+// do not balance.
+func Run(ctx context.Context, o Options) (Report, error) {
+	if o.Logger == nil {
+		o.Logger = zap.NewNop()
+	}
+	if o.Recheck == 0 {
+		o.Recheck = defaultRecheck
+	}
+	types, err := typesOf(o.Topics)
+	if err != nil {
+		return Report{}, err
+	}
+	report, err := pass(ctx, o, types)
+	if err != nil {
+		return report, err
+	}
+	if len(report.Findings) > 0 && o.Recheck > 0 {
+		o.Logger.Info("books do not balance, looking again", zap.Int("findings", len(report.Findings)), zap.Duration("in", o.Recheck))
+		timer := time.NewTimer(o.Recheck)
+		defer timer.Stop()
+		select {
+		case <-ctx.Done():
+			return report, ctx.Err()
+		case <-timer.C:
+		}
+		first := report.Findings
+		if report, err = pass(ctx, o, types); err != nil {
+			return report, err
+		}
+		report.Findings = slices.DeleteFunc(report.Findings, func(f Finding) bool { return !slices.ContainsFunc(first, f.samePlace) })
+	}
+	if o.Verifier == nil {
+		return report, nil
+	}
+	n, err := o.Verifier.VerifyAll(ctx)
+	if err != nil {
+		return report, fmt.Errorf("verify aggregates: %w", err)
+	}
+	report.Aggregates = &n
+	if n > 0 {
+		report.Findings = append(report.Findings, Finding{Kind: KindAggregates, Records: n, Detail: "cells of groups differ from their facts: run rebuild"})
+	}
+	return report, nil
+}
+
+// ErrUnknownTopic is returned by Run for a topic that is not of the catalogue; nothing was looked at.
+var ErrUnknownTopic = errors.New("unknown topic")
+
+func typesOf(topics []string) ([]*event.Type, error) {
+	if len(topics) == 0 {
+		return event.Types, nil
+	}
+	var out []*event.Type
+	for _, name := range topics {
+		t := event.ByTopic(name)
+		if t == nil {
+			return nil, fmt.Errorf("reconcile %s: %w: the topics are %v", name, ErrUnknownTopic, event.Topics())
+		}
+		if !slices.Contains(out, t) {
+			out = append(out, t)
+		}
+	}
+	return out, nil
+}
+
+// pass looks at everything once.
+func pass(ctx context.Context, o Options, types []*event.Type) (Report, error) {
+	r := Report{Partitions: []Partition{}, Findings: []Finding{}}
+	for _, t := range types {
+		c := &check{db: o.DB, t: t, partitions: map[uint32]*Partition{}}
+		if err := c.run(ctx); err != nil {
+			return r, fmt.Errorf("reconcile %s: %w", t.Topic, err)
+		}
+		for _, p := range c.partitions {
+			r.Partitions = append(r.Partitions, *p)
+		}
+		r.Findings = append(r.Findings, c.findings...)
+	}
+	// The logs are read last, so that their ends are not before those of the ledger.
+	if len(o.Cluster.Brokers) > 0 {
+		logs, err := readLogs(ctx, o.Cluster, types)
+		if err != nil {
+			return r, err
+		}
+		r.compareLogs(logs)
+	}
+	slices.SortFunc(r.Partitions, func(a, b Partition) int {
+		return cmp.Or(cmp.Compare(number(a.Topic), number(b.Topic)), cmp.Compare(a.Partition, b.Partition))
+	})
+	slices.SortStableFunc(r.Findings, func(a, b Finding) int {
+		return cmp.Or(cmp.Compare(number(a.Topic), number(b.Topic)), cmp.Compare(a.Partition, b.Partition), cmp.Compare(a.From, b.From), cmp.Compare(a.Kind, b.Kind))
+	})
+	return r, nil
+}
+
+// number orders topics as the catalogue does.
+func number(topic string) int {
+	if t := event.ByTopic(topic); t != nil {
+		return t.No
+	}
+	return 0
+}
