@@ -55,7 +55,7 @@ type Options struct {
 	MaxValueBytes int                                                  // 0: DefaultMaxValueBytes
 	Cluster       kafka.Cluster                                        // where to publish
 	SchemaID      func(ctx context.Context, topic string) (int, error) // id of a topic's current schema
-	Check         Checker                                              // rules; nil: values are checked by their type only
+	Check         Checker                                              // nil: Rules
 	Now           func() time.Time                                     // nil: time.Now
 	Stdin         io.Reader                                            // nil: os.Stdin
 	OnProblem     func(Problem)                                        // called for each problem as it is found; nil: none
@@ -73,7 +73,7 @@ type Checker interface {
 type Finding struct {
 	Code    string // E… or P…: the event would be rejected; W…: stored with a flag
 	Field   string // Avro name; empty where no single field is to blame
-	Message string // what is wrong and what is allowed
+	Message string // what is wrong, what is allowed and what to do; empty for a warning
 }
 
 // warning tells whether the hub stores the event nevertheless.
@@ -203,6 +203,9 @@ func (o *Options) fill() {
 	}
 	if o.Stdin == nil {
 		o.Stdin = os.Stdin
+	}
+	if o.Check == nil {
+		o.Check = Rules()
 	}
 	if o.OnProblem == nil {
 		o.OnProblem = func(Problem) {}

@@ -58,7 +58,8 @@ type run struct {
 	report   *Report
 	sender   *sender // nil in a dry run
 	progress *progress
-	value    []byte // of a dry run
+	value    []byte   // reused, to measure an event
+	flags    []string // warnings of the record at hand
 }
 
 func (r *run) file(ctx context.Context, name string) (err error) {
@@ -87,6 +88,7 @@ func (r *run) file(ctx context.Context, name string) (err error) {
 		r.report.Records++
 		r.progress.tick()
 		bad := false
+		r.flags = r.flags[:0]
 		found := func(p Problem) {
 			bad = true
 			r.progress.clear()
@@ -107,6 +109,9 @@ func (r *run) file(ctx context.Context, name string) (err error) {
 			}
 			continue
 		}
+		for _, code := range r.flags {
+			r.report.Flags[code]++
+		}
 		for _, row := range rows {
 			if err := r.send(ctx, row); err != nil {
 				return err
@@ -121,15 +126,12 @@ func (r *run) check(file string, line int, row *event.Row, found func(Problem)) 
 	if r.value = row.AppendAvro(r.value[:0]); len(r.value)+event.FrameSize > r.o.MaxValueBytes {
 		found(Problem{File: file, Line: line, Event: t.Name, Code: "P06", Text: "the event is too large", Limit: fmt.Sprintf("at most %d bytes (max-value-bytes of the hub)", r.o.MaxValueBytes), Advice: "Shorten its texts"})
 	}
-	if r.o.Check == nil {
-		return
-	}
 	r.o.Check.Check(row, r.o.Now(), func(f Finding) {
 		if f.warning() {
-			r.report.Flags[f.Code]++
+			r.flags = append(r.flags, f.Code)
 			return
 		}
-		found(Problem{File: file, Line: line, Event: t.Name, Field: f.Field, Code: f.Code, Text: f.Message, Advice: "Correct the record"})
+		found(Problem{File: file, Line: line, Event: t.Name, Field: f.Field, Code: f.Code, Text: f.Message})
 	})
 }
 
