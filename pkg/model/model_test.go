@@ -136,6 +136,10 @@ func TestSupplyDemand(t *testing.T) {
 			"WaitingListChanged pseudonym=p requestId=r serviceId=o change=ENTER comuneCode=015146 changedAt=2024-01-31T22:59:59.999Z\n" +
 			"WaitingListChanged pseudonym=p requestId=r serviceId=o change=LEAVE leaveReason=MOVED comuneCode=015146 changedAt=2024-03-20T12:00:00.001Z\n",
 			"COMUNE", "015146 UNMAPPED UNKNOWN 2024-01 Waiting=1\n015146 UNMAPPED UNKNOWN 2024-02 Waiting=1\n015146 UNMAPPED UNKNOWN 2024-03 Waiting=1\n"},
+		{"waiting: a LEAVE at midnight of Rome belongs to the next month", tick +
+			"WaitingListChanged pseudonym=p requestId=r serviceId=o change=ENTER comuneCode=015146 changedAt=2024-01-31T00:00:00Z\n" +
+			"WaitingListChanged pseudonym=p requestId=r serviceId=o change=LEAVE leaveReason=MOVED comuneCode=015146 changedAt=2024-01-31T23:00:00Z\n",
+			"COMUNE", "015146 UNMAPPED UNKNOWN 2024-01 Waiting=1\n"},
 		{"waiting: the request gives the service where no offer does; ENTER and LEAVE at one instant leave", tick + requestA +
 			"WaitingListChanged pseudonym=p requestId=r serviceId=x change=ENTER comuneCode=015146 changedAt=2024-01-31T00:00:00Z\n" +
 			"WaitingListChanged pseudonym=p requestId=r serviceId=x id=0 change=LEAVE leaveReason=MOVED comuneCode=015146 changedAt=2024-02-10T00:00:00Z\n" +
@@ -179,6 +183,14 @@ func TestSupplyDemand(t *testing.T) {
 			"PopulationReported territoryCode=000001 referenceDate=2022-01-01 sex=UNKNOWN ageTo=100 residents=1000\n" +
 			"PopulationReported territoryCode=03 referenceDate=2022-01-01 sex=UNKNOWN ageTo=100 residents=10000\n",
 			"REGION", "03 SAD OLDER_PEOPLE 2024-01 Requests=1 Population=108\n"},
+		{"population: a gap or an overlap between bands leaves a sex incomplete", requestA +
+			"PopulationReported territoryCode=015146 referenceDate=2023-01-01 sex=M ageTo=100 residents=7\n" +
+			"PopulationReported territoryCode=015146 referenceDate=2023-01-01 sex=F ageTo=49 residents=9\n" +
+			"PopulationReported territoryCode=015146 referenceDate=2023-01-01 sex=F ageFrom=51 ageTo=100 residents=9\n" +
+			"PopulationReported territoryCode=015146 referenceDate=2024-01-01 sex=F ageTo=100 residents=7\n" +
+			"PopulationReported territoryCode=015146 referenceDate=2024-01-01 sex=M ageTo=50 residents=9\n" +
+			"PopulationReported territoryCode=015146 referenceDate=2024-01-01 sex=M ageFrom=50 ageTo=100 residents=9\n",
+			"COMUNE", "015146 SAD OLDER_PEOPLE 2024-01 Requests=1\n"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			m := New(reference)
