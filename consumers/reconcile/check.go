@@ -19,9 +19,9 @@ const maxLocated = 200
 // maxRanges bounds the ranges that one search reports; the last one holds the rest.
 const maxRanges = 100
 
-// settings bound the queries: the books of a topic may be large, and nobody waits at a screen.
+// settings let the queries take long, for the books of a topic may be large, and spill to disk early.
 var settings = clickhouse.Settings{
-	"max_execution_time": 3600, "max_memory_usage": int64(4 << 30), "max_bytes_before_external_group_by": int64(1 << 30),
+	"max_execution_time": 3600, "max_bytes_before_external_group_by": 128 << 20, "max_bytes_before_external_sort": 128 << 20,
 }
 
 // check reconciles one topic within ClickHouse.

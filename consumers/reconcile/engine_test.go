@@ -1,86 +1,46 @@
 package reconcile
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	kafkago "github.com/segmentio/kafka-go"
 	"go.uber.org/zap"
 
 	"github.com/welfarehub/welfarehub/pkg/broker"
 	"github.com/welfarehub/welfarehub/pkg/clickhouse"
-	"github.com/welfarehub/welfarehub/pkg/engine"
 	"github.com/welfarehub/welfarehub/pkg/event"
 	"github.com/welfarehub/welfarehub/pkg/kafka"
+	"github.com/welfarehub/welfarehub/pkg/testkit"
 )
 
-func TestMain(m *testing.M) {
-	engine.RunIfChild()
-	m.Run() // its code is the process's
-	if shared.stop != nil {
-		shared.stop()
-	}
-}
+func TestMain(m *testing.M) { testkit.Main(m) }
 
-// shared is the migrated engine of this package's tests, started by the first that needs it.
-var shared struct {
-	once sync.Once
-	db   *clickhouse.DB
-	stop func()
-	err  error
-}
+// migrated is done when the shared server has the schema.
+var migrated sync.Once
 
-// database returns the database without rows. WELFAREHUB_E2E=0 skips the test, =1 requires an engine,
-// unset runs it where one is installed.
+// database returns the database without rows.
 func database(t *testing.T) *clickhouse.DB {
 	t.Helper()
-	e2e := os.Getenv("WELFAREHUB_E2E")
-	if e2e == "0" {
-		t.Skip("WELFAREHUB_E2E=0")
+	server := testkit.ClickHouse(t)
+	migrated.Do(func() {
+		if err := clickhouse.Migrate(t.Context(), server.DSN, zap.NewNop()); err != nil {
+			t.Fatal(err)
+		}
+	})
+	db, err := clickhouse.Open(t.Context(), server.DSN)
+	if err != nil {
+		t.Fatal(err)
 	}
-	shared.once.Do(func() { shared.db, shared.stop, shared.err = startDatabase() })
-	if errors.Is(shared.err, engine.ErrLibraryMissing) && e2e != "1" {
-		t.Skip(shared.err)
-	}
-	if shared.err != nil {
-		t.Fatal(shared.err)
-	}
+	t.Cleanup(func() { _ = db.Close() })
 	for _, table := range []string{theType.Table, "ledger", "ids", "erased", "superseded", "dispositions"} {
-		exec(t, shared.db, "TRUNCATE TABLE store."+table)
+		exec(t, db, "TRUNCATE TABLE store."+table)
 	}
-	return shared.db
-}
-
-func startDatabase() (*clickhouse.DB, func(), error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-	defer cancel()
-	dir, err := os.MkdirTemp("", "reconcile-test")
-	if err != nil {
-		return nil, nil, err
-	}
-	e, err := engine.Start(ctx, engine.Options{DataDir: dir, MinFreeDisk: -1})
-	if err != nil {
-		return nil, func() { _ = os.RemoveAll(dir) }, err
-	}
-	stop := func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-		defer cancel()
-		_ = e.Stop(ctx)
-		_ = os.RemoveAll(dir)
-	}
-	if err := clickhouse.Migrate(ctx, e.DSN(), zap.NewNop()); err != nil {
-		return nil, stop, err
-	}
-	db, err := clickhouse.Open(ctx, e.DSN())
-	return db, stop, err
+	return db
 }
 
 func exec(t *testing.T, db *clickhouse.DB, query string) {
@@ -114,36 +74,34 @@ func put(t *testing.T, db *clickhouse.DB, partition, from int, ends string) {
 	}
 }
 
-// topic starts a broker whose topic has as many records in each partition as counts says.
-func topic(t *testing.T, counts ...int) kafka.Cluster {
+// log makes the topic once, with 15 records in partition 0, 11 in partition 1 and none in partition 2.
+func log(t *testing.T) kafka.Cluster {
 	t.Helper()
-	b, err := broker.Start(t.Context(), broker.Options{DataDir: t.TempDir(), MinFreeDisk: -1, Unsynced: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(b.Close)
-	if err := broker.EnsureTopics(t.Context(), b.Addr(), []broker.TopicSpec{{Name: theType.Topic, Partitions: len(counts)}}); err != nil {
-		t.Fatal(err)
-	}
-	for partition, n := range counts {
-		if n == 0 {
-			continue
-		}
-		conn, err := kafkago.DialLeader(t.Context(), "tcp", b.Addr(), theType.Topic, partition)
-		if err != nil {
+	cluster := kafka.Cluster{Brokers: testkit.Kafka(t)}
+	filled.Do(func() {
+		if err := broker.EnsureTopics(t.Context(), cluster.Brokers[0], []broker.TopicSpec{{Name: theType.Topic, Partitions: 3}}); err != nil {
 			t.Fatal(err)
 		}
-		msgs := make([]kafkago.Message, n)
-		for i := range msgs {
-			msgs[i].Value = []byte("x")
+		for partition, n := range []int{15, 11} {
+			conn, err := kafkago.DialLeader(t.Context(), "tcp", cluster.Brokers[0], theType.Topic, partition)
+			if err != nil {
+				t.Fatal(err)
+			}
+			msgs := make([]kafkago.Message, n)
+			for i := range msgs {
+				msgs[i].Value = []byte("x")
+			}
+			if _, err := conn.WriteMessages(msgs...); err != nil {
+				t.Fatal(err)
+			}
+			_ = conn.Close()
 		}
-		if _, err := conn.WriteMessages(msgs...); err != nil {
-			t.Fatal(err)
-		}
-		_ = conn.Close()
-	}
-	return kafka.Cluster{Brokers: []string{b.Addr()}}
+	})
+	return cluster
 }
+
+// filled is done when the topic has its records.
+var filled sync.Once
 
 // run reconciles the topic of these tests and returns the report with its findings as sorted lines.
 func run(t *testing.T, db *clickhouse.DB, cluster kafka.Cluster) (Report, []string) {

@@ -24,7 +24,7 @@ func balanced(t *testing.T, db *clickhouse.DB) {
 
 func TestWholeBooksBalance(t *testing.T) {
 	db := database(t)
-	cluster := topic(t, 15, 11, 0)
+	cluster := log(t)
 	balanced(t, db)
 	exec(t, db, "INSERT INTO store.dispositions (topic, partition, offset, state, at) VALUES ('"+theType.Topic+"', 0, 5, 'redriven', now())")
 	// One erased and removed, one erased whose row is still there, one superseded.
@@ -53,8 +53,7 @@ func TestWholeBooksBalance(t *testing.T) {
 }
 
 func TestEachFaultIsFoundAndLocated(t *testing.T) {
-	database(t) // skips before a broker is started
-	cluster := topic(t, 15, 11)
+	cluster := log(t)
 	table := "store." + theType.Table
 	insert := "INSERT INTO " + table + " (_partition, _offset, _from, _to, _end, _id_hash) VALUES "
 	for _, c := range []struct {

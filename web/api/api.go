@@ -31,7 +31,7 @@ type Options struct {
 	Version       string        // of the program, shown by the index
 	Timeout       time.Duration // of an answer; 15 s
 	MaxConcurrent int           // queries at once, the others wait a little and are then sent away; 8
-	MaxMemory     int64         // bytes that ClickHouse may use for one query; 2 GiB
+	MaxMemory     int64         // bytes that ClickHouse may use for one query, half of it before it spills to disk; 256 MiB, as user planner may
 }
 
 // handler answers one request. Nothing is sent before it returns, so an answer is whole or a problem.
@@ -69,7 +69,7 @@ func New(o Options) http.Handler {
 		o.MaxConcurrent = 8
 	}
 	if o.MaxMemory <= 0 {
-		o.MaxMemory = 2 << 30
+		o.MaxMemory = 256 << 20
 	}
 	a := &api{Options: o, slots: make(chan struct{}, o.MaxConcurrent)}
 	a.endpoints = []endpoint{
@@ -231,10 +231,12 @@ func (a *api) query(ctx context.Context) (_ context.Context, release func(), _ e
 		return nil, nil, errBusy
 	}
 	ctx = clickhouse.Context(ctx, clickhouse.WithSettings(clickhouse.Settings{
-		"max_execution_time":   int(a.Timeout/time.Second) + 1,
-		"max_memory_usage":     a.MaxMemory,
-		"max_result_rows":      maxLimit + 1,
-		"result_overflow_mode": "throw",
+		"max_execution_time":                 int(a.Timeout/time.Second) + 1,
+		"max_memory_usage":                   a.MaxMemory,
+		"max_result_rows":                    maxLimit + 1,
+		"result_overflow_mode":               "throw",
+		"max_bytes_before_external_group_by": a.MaxMemory / 2,
+		"max_bytes_before_external_sort":     a.MaxMemory / 2,
 	}))
 	return ctx, func() { <-a.slots }, nil
 }

@@ -59,10 +59,12 @@ func get(t *testing.T, h http.Handler, target string, header ...string) *httptes
 	return w
 }
 
+// filled is the API as the planner runs it, who has the fewest rights and the narrowest limits.
 func filled(t *testing.T) http.Handler {
-	db := database(t)
-	fill(t, db)
-	return New(Options{DB: db.Conn(), Logger: zaptest.NewLogger(t, zaptest.Level(zap.InfoLevel))})
+	t.Helper()
+	hub, planner := database(t)
+	fill(t, hub)
+	return New(Options{DB: planner, Logger: zaptest.NewLogger(t, zaptest.Level(zap.InfoLevel))})
 }
 
 // rowsOf gives the rows of an answer as "level territory service area period unit requests" lines.
