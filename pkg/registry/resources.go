@@ -177,7 +177,7 @@ func (s *Server) getSubjects(r *http.Request) (any, *Error) {
 }
 
 func (s *Server) getVersions(r *http.Request) (any, *Error) {
-	return s.read(func(st *state) (any, *Error) {
+	return s.readCertain(r.Context(), func(st *state) (any, *Error) {
 		out := []int{}
 		for _, v := range st.versions(subject(r), flag(r, "deleted") || flag(r, "deletedOnly")) {
 			if !flag(r, "deletedOnly") || v.deleted {
