@@ -194,14 +194,19 @@ func (a *Aggregator) cycle(ctx context.Context) (Stats, error) {
 
 // insert is step (f).
 func (a *Aggregator) insert(ctx context.Context, books *books, batch *batch, work *work) error {
-	query, err := a.render("insert", params{
-		Wanted: wantedGroups, Read: readGroups, Snapshot: batch.snapshot(), Now: batch.now,
-		Population: work.population, Books: batch.bookRows(books), Cycle: books.cycle,
-	})
+	touched, err := work.table()
 	if err != nil {
 		return err
 	}
-	touched, err := work.table()
+	scope := scope{wanted: wantedGroups, read: readGroups, snapshot: batch.snapshot(), touched: touched}
+	tables, err := a.context(ctx, scope)
+	if err != nil {
+		return err
+	}
+	query, err := a.render("insert", params{
+		Wanted: wantedGroups, Snapshot: batch.snapshot(), Now: batch.now,
+		Population: work.population, Books: batch.bookRows(books), Cycle: books.cycle,
+	})
 	if err != nil {
 		return err
 	}
@@ -213,7 +218,7 @@ func (a *Aggregator) insert(ctx context.Context, books *books, batch *batch, wor
 	settings["max_insert_threads"] = 1
 	settings["optimize_on_insert"] = 0
 	settings["async_insert"] = 0
-	ctx = clickhouse.Context(ctx, clickhouse.WithSettings(settings), clickhouse.WithExternalTable(touched))
+	ctx = clickhouse.Context(ctx, clickhouse.WithSettings(settings), clickhouse.WithExternalTable(append(tables, touched)...))
 	if err := a.opts.DB.Exec(ctx, query); err != nil {
 		return fmt.Errorf("insert cycle %d of %d groups into store.contrib: %w", books.cycle+1, len(work.groups), err)
 	}

@@ -2,78 +2,25 @@
 positions. Every branch gives the key columns, then the measures in their order in store.contrib.
 
 Wanted    predicate on grp: the groups to compute
-Read      predicate on grp: those, and the offers that they name
 Snapshot  predicate on (type, partition, offset): what this computation may see
-Now       the horizon in milliseconds */ -}}
+Now       the horizon in milliseconds
 
-{{define "live"}}
-    SELECT live.rec, live.best.1 AS partition, live.best.2 AS offset
-    FROM
-    (
-        SELECT rec, argMin((partition, offset), (-version, hash, partition, offset)) AS best, max(version) AS highest
-        FROM
-        (
-            SELECT rec, partition, offset, any(store.records.version) AS version, any(store.records.hash) AS hash
-            FROM store.records
-            WHERE rec IN (SELECT rec FROM store.facts WHERE {{.Read}}) AND type < 15 AND {{.Snapshot}}
-            GROUP BY rec, partition, offset
-            HAVING max(store.records.gone) = 0
-        )
-        GROUP BY rec
-    ) AS live
-    LEFT JOIN
-    (
-        -- What revokes the record: the highest bound among revocations, each in its version in force.
-        SELECT rec, max(up_to) AS up_to
-        FROM store.records
-        WHERE rec IN (SELECT rec FROM store.facts WHERE {{.Read}}) AND revocation != 0 AND {{.Snapshot}}
-          AND (revocation, partition, offset) IN
-          (
-              SELECT rec, best.1, best.2
-              FROM
-              (
-                  SELECT rec, argMin((partition, offset), (-version, hash, partition, offset)) AS best
-                  FROM
-                  (
-                      SELECT rec, partition, offset, any(store.records.version) AS version, any(store.records.hash) AS hash
-                      FROM store.records
-                      WHERE rec IN
-                      (
-                          SELECT revocation FROM store.records
-                          WHERE rec IN (SELECT rec FROM store.facts WHERE {{.Read}}) AND revocation != 0
-                      ) AND {{.Snapshot}}
-                      GROUP BY rec, partition, offset
-                      HAVING max(store.records.gone) = 0
-                  )
-                  GROUP BY rec
-              )
-          )
-        GROUP BY rec
-    ) AS revoked ON revoked.rec = live.rec
-    WHERE live.highest > revoked.up_to
+Two tables travel with the query: dead, the positions below Snapshot that are not in force, and
+services, what the offers that the groups name are. They are small, and computing them apart keeps
+this query to one scan of the facts: a WITH that is used twice is run twice. */ -}}
+
+{{define "facts"}}
+    SELECT *, {{month "instant"}} AS month
+    FROM store.facts
+    WHERE {{.Wanted}} AND gone = 0 AND {{.Snapshot}}
+      AND (rec, partition, offset) NOT IN (SELECT reinterpretAsUInt128(rec), partition, offset FROM dead)
 {{end}}
 
 {{define "contribute"}}
 WITH
     toInt64({{.Now}}) AS now_ms,
     ('UNMAPPED', 'UNKNOWN') AS unmapped,
-    toFixedString('', 6) AS nowhere,
-    live AS ({{template "live" .}}),
-    facts AS
-    (
-        SELECT *, {{month "instant"}} AS month
-        FROM store.facts
-        WHERE {{.Read}} AND gone = 0 AND (rec, partition, offset) IN (SELECT rec, partition, offset FROM live)
-        LIMIT 1 BY rec
-    ),
-    -- The service of an offer, not as-of: that of its latest record in force.
-    services AS
-    (
-        SELECT grp AS offer, argMax((toString(nomenclature), toString(area)), (occurred_at, source_record_id)) AS service, 1 AS found
-        FROM facts
-        WHERE type = 1
-        GROUP BY grp
-    )
+    toFixedString('', 6) AS nowhere
 SELECT
     grp, comune, nomenclature, area, month, unit,
     sum(if(measure = 1, toInt64(value), 0)) AS requests,
@@ -176,8 +123,8 @@ FROM
                                 toUnixTimestamp64Milli(f.instant) AS ms,
                                 toUnixTimestamp64Milli(toDateTime64(f.valid_from, 3, 'Europe/Rome')) AS from_ms,
                                 toUnixTimestamp64Milli(toDateTime64(f.valid_to, 3, 'Europe/Rome')) AS to_ms
-                            FROM (SELECT * FROM facts WHERE {{.Wanted}} AND type < 9) AS f
-                            LEFT JOIN services AS s ON s.offer = f.svc
+                            FROM ({{template "facts" .}} AND type < 9 LIMIT 1 BY rec) AS f
+                            LEFT JOIN (SELECT reinterpretAsUInt128(offer) AS offer, (nomenclature, area) AS service, 1 AS found FROM services) AS s ON s.offer = f.svc
                         )
                     )
                     GROUP BY grp
@@ -225,8 +172,7 @@ FROM
                     FROM
                     (
                         SELECT grp, comune, valid_from AS date, toString(source) AS source, kind AS sex, b, argMin(a, (-version, source_record_id)) AS people
-                        FROM facts
-                        WHERE {{.Wanted}} AND type = 9 AND comune != nowhere
+                        FROM ({{template "facts" .}} AND type = 9 AND comune != nowhere LIMIT 1 BY rec)
                         GROUP BY grp, comune, date, source, sex, b
                     )
                     GROUP BY grp, comune, date, source

@@ -84,4 +84,4 @@ func at(s string) time.Time {
 	return t
 }
 
-func person(n int) string { return strings.Repeat(fmt.Sprintf("%02x", n), 32) }
+func person(n int) string { return strings.Repeat(fmt.Sprintf("%02x", n+16), 32) }

@@ -122,7 +122,9 @@ func (h *hub) number(query string) uint64 {
 
 // load stores rows as one block of a partition, as the loader does, and tells the model. Gone rows are
 // those that the loader knew to be of an erased subject.
-func (h *hub) load(partition uint32, rows ...*event.Row) uint64 { return h.loadGone(partition, nil, rows...) }
+func (h *hub) load(partition uint32, rows ...*event.Row) uint64 {
+	return h.loadGone(partition, nil, rows...)
+}
 
 func (h *hub) loadGone(partition uint32, gone func(*event.Row) bool, rows ...*event.Row) uint64 {
 	h.t.Helper()

@@ -8,12 +8,12 @@ import (
 
 // params of the queries in contribute.sql.
 type params struct {
-	Wanted, Read string // predicates on grp: groups to compute; those and the offers that they name
-	Snapshot     string // predicate on (type, partition, offset)
-	Now          int64  // horizon, milliseconds
-	Population   bool   // whether groups of population are among those to compute
-	Books        string // rows by which the books advance
-	Cycle        uint64 // number of the last cycle
+	Wanted     string // predicate on grp: groups to compute
+	Snapshot   string // predicate on (type, partition, offset)
+	Now        int64  // horizon, milliseconds
+	Population bool   // whether groups of population are among those to compute
+	Books      string // rows by which the books advance
+	Cycle      uint64 // number of the last cycle
 }
 
 // parseTemplates parses contribute.sql. A month is 12 * year + month - 1 by the clock of Europe/Rome.

@@ -31,6 +31,7 @@ func newWork() *work {
 // Predicates on grp by the external table of work.table.
 const (
 	wantedGroups = "grp IN (SELECT reinterpretAsUInt128(id) FROM touched WHERE wanted = 1)"
+	namedGroups  = "grp IN (SELECT reinterpretAsUInt128(id) FROM touched WHERE wanted = 0)"
 	readGroups   = "grp IN (SELECT reinterpretAsUInt128(id) FROM touched)"
 )
 
@@ -238,16 +239,38 @@ func (a *Aggregator) groupsOfChangedOffers(ctx context.Context, batch *batch, wo
 	for g := range work.offers {
 		only.groups[g] = true
 	}
-	touched, err := only.table()
+	scope := scope{wanted: wantedGroups, snapshot: batch.snapshot()}
+	var err error
+	if scope.touched, err = only.table(); err != nil {
+		return err
+	}
+	dead, err := a.dead(ctx, scope)
 	if err != nil {
 		return err
 	}
-	diff, err := a.render("difference", params{Wanted: wantedGroups, Read: readGroups, Snapshot: batch.snapshot(), Now: batch.now})
+	now, err := a.services(ctx, scope, dead)
 	if err != nil {
 		return err
 	}
-	return a.addGroups(ctx, work, `SELECT DISTINCT reinterpretAsFixedString(grp) FROM store.facts WHERE svc IN
-		(SELECT grp FROM (`+diff+`) WHERE area = '#service')`, clickhouse.WithExternalTable(touched))
+	before, err := a.storedServices(ctx, scope)
+	if err != nil {
+		return err
+	}
+	changed := map[id]bool{}
+	for g := range work.offers {
+		if now[g] != before[g] {
+			changed[g] = true
+		}
+	}
+	if len(changed) == 0 {
+		return nil
+	}
+	offers, err := idTable("offers", changed)
+	if err != nil {
+		return err
+	}
+	return a.addGroups(ctx, work, `SELECT DISTINCT reinterpretAsFixedString(grp) FROM store.facts
+		WHERE svc IN (SELECT reinterpretAsUInt128(id) FROM offers)`, clickhouse.WithExternalTable(offers))
 }
 
 // offersNamed adds the offers that the work's groups name, to be looked up only. It returns how many

@@ -3,10 +3,13 @@ package aggregate
 import (
 	"context"
 	"fmt"
+	"math/big"
+
+	"github.com/ClickHouse/clickhouse-go/v2"
 )
 
-// verifySlices is in how many parts VerifyAll looks at the groups, which bounds its memory.
-const verifySlices = 16
+// verifyFacts is how many facts VerifyAll looks at in one query, about, which bounds its memory.
+const verifyFacts = 300_000
 
 // VerifyAll computes the contributions of all groups again, from the facts up to the aggregated
 // positions, and compares them with what is stored. It returns the number of cells of groups that
@@ -17,9 +20,14 @@ func (a *Aggregator) VerifyAll(ctx context.Context) (differing uint64, err error
 		if err != nil {
 			return 0, err
 		}
+		var facts uint64
+		if err := a.opts.DB.QueryRow(ctx, "SELECT count() FROM store.facts").Scan(&facts); err != nil {
+			return 0, fmt.Errorf("count facts: %w", err)
+		}
 		differing = 0
-		for i := range verifySlices {
-			n, err := a.verifySlice(ctx, books, i)
+		slices := 1 + int64(facts/verifyFacts)
+		for i := range slices {
+			n, err := a.verifySlice(ctx, books, i, slices)
 			if err != nil {
 				return 0, err
 			}
@@ -36,26 +44,35 @@ func (a *Aggregator) VerifyAll(ctx context.Context) (differing uint64, err error
 	return 0, fmt.Errorf("compare store.contrib with facts: cycles came in between ten times: is the aggregator stopped?")
 }
 
-func (a *Aggregator) verifySlice(ctx context.Context, books *books, i int) (uint64, error) {
-	// The highest four bits of grp.
-	wanted := fmt.Sprintf("(grp >= bitShiftLeft(toUInt128(%d), 124) AND grp <= bitOr(bitShiftLeft(toUInt128(%d), 124), bitShiftLeft(toUInt128(1), 124) - 1))", i, i)
-	read := fmt.Sprintf("(%s OR grp IN (SELECT svc FROM store.facts WHERE %s AND svc != 0))", wanted, wanted)
-	query, err := a.render("difference", params{
-		Wanted: wanted, Read: read, Snapshot: below(books.positions), Now: books.now, Population: true,
+// verifySlice compares the i-th of n equal ranges of grp.
+func (a *Aggregator) verifySlice(ctx context.Context, books *books, i, n int64) (uint64, error) {
+	bound := func(i int64) *big.Int {
+		b := new(big.Int).Lsh(big.NewInt(i), 128)
+		return b.Div(b, big.NewInt(n))
+	}
+	last := bound(i + 1)
+	wanted := fmt.Sprintf("(grp >= toUInt128('%s') AND grp <= toUInt128('%s'))", bound(i), last.Sub(last, big.NewInt(1)))
+	tables, err := a.context(ctx, scope{
+		wanted: wanted, snapshot: below(books.positions),
+		read: fmt.Sprintf("(%s OR grp IN (SELECT svc FROM store.facts WHERE %s AND svc != 0))", wanted, wanted),
 	})
 	if err != nil {
 		return 0, err
 	}
-	var n uint64
-	rows, err := a.query(ctx, "SELECT count() FROM ("+query+")")
+	query, err := a.render("difference", params{Wanted: wanted, Snapshot: below(books.positions), Now: books.now, Population: true})
+	if err != nil {
+		return 0, err
+	}
+	var differing uint64
+	rows, err := a.query(ctx, "SELECT count() FROM ("+query+")", clickhouse.WithExternalTable(tables...))
 	if err != nil {
 		return 0, fmt.Errorf("compare store.contrib with facts: %w", err)
 	}
 	defer rows.Close()
 	for rows.Next() {
-		if err := rows.Scan(&n); err != nil {
+		if err := rows.Scan(&differing); err != nil {
 			return 0, fmt.Errorf("compare store.contrib with facts: %w", err)
 		}
 	}
-	return n, rows.Err()
+	return differing, rows.Err()
 }
