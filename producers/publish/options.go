@@ -54,7 +54,7 @@ type Options struct {
 
 	MaxValueBytes int                                                  // 0: DefaultMaxValueBytes
 	Cluster       kafka.Cluster                                        // where to publish
-	SchemaID      func(ctx context.Context, topic string) (int, error) // id of a topic's current schema
+	SchemaID      func(ctx context.Context, topic string) (int, error) // id of Type.Raw in the registry (a look-up of that text, not the subject's latest)
 	Check         Checker                                              // nil: Rules
 	Now           func() time.Time                                     // nil: time.Now
 	Stdin         io.Reader                                            // nil: os.Stdin
