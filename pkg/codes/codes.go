@@ -6,6 +6,7 @@
 package codes
 
 import (
+	"bytes"
 	"encoding/csv"
 	"encoding/json"
 	"fmt"
@@ -167,12 +168,11 @@ func read(fsys fs.FS) (*Lists, error) {
 
 // table reads a CSV file and checks its header.
 func table(fsys fs.FS, name, header string) ([][]string, error) {
-	f, err := fsys.Open("codes/" + name)
+	raw, err := fs.ReadFile(fsys, "codes/"+name)
 	if err != nil {
 		return nil, fmt.Errorf("read reference list %s: %w", name, err)
 	}
-	defer f.Close()
-	rows, err := csv.NewReader(f).ReadAll()
+	rows, err := csv.NewReader(bytes.NewReader(raw)).ReadAll()
 	if err != nil {
 		return nil, fmt.Errorf("read reference list %s: %w", name, err)
 	}

@@ -78,10 +78,10 @@ const (
 	W08 Code = "W08" // the same record and version with another content
 	W41 Code = "W41" // LEAVE without ENTER
 	W42 Code = "W42" // benefit granted while still waiting
-	W51 Code = "W51" // sum of the sexes differs from the total
+	W51 Code = "W51" // sexes or ages do not sum to the total
 	W52 Code = "W52" // two sources of one population
 	W71 Code = "W71" // longer present than the session lasted
-	W75 Code = "W75" // attendance before its session is known
+	W75 Code = "W75" // attendance before its session began
 )
 
 // Number is the number of the code, by which codes are ordered.

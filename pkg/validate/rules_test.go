@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/welfarehub/welfarehub/pkg/event"
+	"github.com/welfarehub/welfarehub/pkg/privacy"
 	"github.com/welfarehub/welfarehub/pkg/validate"
 	"github.com/welfarehub/welfarehub/pkg/validate/validtest"
 )
@@ -76,6 +77,10 @@ var cases = []struct {
 	{"ServiceOfferPublished", set{"ageMin": 3, "ageMax": 2}, "E12"},
 	{"ServiceOfferPublished", set{"ageMin": nil, "ageMax": nil, "lat": nil, "lon": nil}, ""},
 	{"ServiceOfferPublished", set{"ageMin": -1}, "E12"},
+	{"ServiceOfferPublished", set{"ageMin": 3, "ageMax": 3}, ""},
+	{"ServiceOfferPublished", set{"ageMin": 3, "ageMax": nil}, ""},
+	{"ServiceOfferPublished", set{"ageMin": nil, "ageMax": 0}, ""},
+	{"ServiceOfferPublished", set{"lat": -90.0, "lon": 180.0}, ""},
 	{"ServiceOfferPublished", set{"lat": 90.5}, "E12"},
 	{"ServiceOfferPublished", set{"lon": -181.0}, "E12"},
 	{"ServiceRequested", set{"keyEpoch": 0}, "E12"},
@@ -93,11 +98,20 @@ var cases = []struct {
 	{"DeprivationObserved", set{"frameworkVersion": 0}, "E12 W61"},
 	{"TerritoryUpserted", set{"cadastralCode": nil}, ""},
 	{"TerritoryUpserted", set{"cadastralCode": "f205"}, "E12"},
+	{"TerritoryUpserted", set{"cadastralCode": "FF05"}, "E12"},
+	{"TerritoryUpserted", set{"cadastralCode": "F2050"}, "E12"},
+	{"TerritoryUpserted", set{"cadastralCode": "Z999"}, ""},
 
 	{"ServiceOfferPublished", set{"inpsCode": nil}, ""},
 	{"ServiceOfferPublished", set{"inpsCode": "A2.17"}, ""},
 	{"ServiceOfferPublished", set{"inpsCode": "A2.13"}, "W35"},
+	{"ServiceOfferPublished", set{"inpsCode": "Z9.99"}, ""},
 	{"ServiceRequested", set{"inpsCode": "A2.1"}, "E13"},
+	{"ServiceRequested", set{"inpsCode": "11.16"}, "E13"},
+	{"ServiceRequested", set{"inpsCode": "AA.16"}, "E13"},
+	{"ServiceRequested", set{"inpsCode": "A1-16"}, "E13"},
+	{"ServiceRequested", set{"inpsCode": "A1.1x"}, "E13"},
+	{"ServiceRequested", set{"inpsCode": "A1.166"}, "E13"},
 	{"BenefitDecided", set{"inpsCode": ""}, "E13"},
 	{"BenefitDecided", set{"inpsCode": "a1.16"}, "E13"},
 	{"ServiceRequested", set{"nomenclatureCode": "1"}, ""},
@@ -121,6 +135,7 @@ var cases = []struct {
 	{"CapacityChanged", set{"operational": -1, "occupied": 0}, "E20 W21"},
 	{"CapacityChanged", set{"occupied": -1}, "E20"},
 	{"CapacityChanged", set{"funded": -1}, "E20"},
+	{"CapacityChanged", set{"funded": 0}, ""},
 	{"CapacityChanged", set{"occupied": 50_000}, ""},
 	{"CapacityChanged", set{"occupied": 50_001}, "W21"},
 	{"CapacityChanged", set{"operational": 0}, "W21 W24"},
@@ -146,6 +161,7 @@ var cases = []struct {
 	{"BenefitDecided", set{"decision": "RENEWED", "startDate": nil}, "E30"},
 	{"BenefitDecided", set{"months": 13}, "E30"},
 	{"BenefitDecided", set{"months": 0}, "E30"},
+	{"BenefitDecided", set{"months": 1}, ""},
 	{"BenefitDecided", set{"decision": "ENDED", "months": 13}, "E30"},
 	{"BenefitDecided", set{"decision": "ENDED", "startDate": nil, "endDate": nil, "months": nil, "monthlyAmount": nil, "character": "UNKNOWN"}, ""},
 	{"BenefitDecided", set{"decision": "SUSPENDED", "oneOffAmount": 100}, ""},
@@ -224,6 +240,7 @@ var cases = []struct {
 	{"FeedbackRecorded", set{"schoolCode": "MIMM8EX00XX"}, "E70"},
 
 	{"FeedbackRecorded", set{"likert": 1, "text": ""}, ""},
+	{"FeedbackRecorded", set{"likert": 5}, ""},
 	{"FeedbackRecorded", set{"likert": 6}, "E72"},
 	{"FeedbackRecorded", set{"likert": 0}, "E72"},
 	{"FeedbackRecorded", set{"likert": nil}, "E72"},
@@ -358,6 +375,7 @@ func TestKeyAndHeaders(t *testing.T) {
 		{"person in ce_subject", header("ce_subject", cf), "E11", "ce_subject"},
 		{"person in a header's name", header("x-"+cf, ""), "E11", "header"},
 		{"long name", header(strings.Repeat("x", 65), cf), "E11", "header"},
+		{"longest name", header(strings.Repeat("x", 64), cf), "E11", strings.Repeat("x", 64)},
 		{"name that is not UTF-8", header("\xff", cf), "E11", "header"},
 		{"trace", header("traceparent", "00-"+strings.Repeat("0a", 16)+"-abcdef12a34b567a-01"), "", ""},
 		{"late record", func(m *validate.Meta) { m.Timestamp = validtest.KafkaTime.AddDate(1, 0, 0).UnixMilli() }, "", ""},
@@ -384,6 +402,55 @@ func TestKeyAndHeaders(t *testing.T) {
 			t.Errorf("got %q, want E09", got)
 		}
 	})
+}
+
+// hexCF returns a codice fiscale of hexadecimal digits, as a hash may hold one by chance.
+func hexCF(t *testing.T) string {
+	t.Helper()
+	for _, a := range "abcdef" {
+		for _, b := range "abcdef" {
+			if s := string(a) + "bcdef12a34b567" + string(b); privacy.Valid(s) {
+				return s
+			}
+		}
+	}
+	t.Fatal("no codice fiscale of hexadecimal digits")
+	return ""
+}
+
+func TestMachineFormatsAreExemptInTheirFormOnly(t *testing.T) {
+	v := validate.New()
+	var res validate.Result
+	cf := hexCF(t)
+	uuid := cf[:8] + "-" + cf[8:12] + "-" + cf[12:] + "-8000-000000000001"
+	trace := "00-" + strings.Repeat("0a", 16) + "-" + cf + "-01"
+	for _, tt := range []struct {
+		set  set
+		want string
+	}{
+		{set{"eventId": uuid, "traceparent": trace}, ""},
+		{set{"eventId": uuid + "0"}, "E01 E11"},
+		{set{"sourceRecordId": uuid}, "E11"},
+		{set{"traceparent": trace + "0"}, "E11"},
+		{set{"traceparent": "00_" + trace[3:]}, "E11"},
+		{set{"traceparent": trace[:35] + "." + trace[36:]}, "E11"},
+		{set{"traceparent": trace[:52] + "." + trace[53:]}, "E11"},
+		{set{"traceparent": "0g" + trace[2:]}, "E11"},
+		{set{"traceparent": "0A" + trace[2:]}, "E11"},
+		{set{"householdPseudonym": cf + strings.Repeat("-0a0a0a0a0a0a0a0", 3)}, "E10 E11"},
+	} {
+		row, meta := apply("ServiceRequested", tt.set)
+		v.Check(row, meta, &res)
+		if got := verdict(&res); got != tt.want {
+			t.Errorf("%v: got %q, want %q", tt.set, got, tt.want)
+		}
+	}
+	row, meta := apply("ServiceRequested", nil)
+	meta.Headers = []validate.Header{{Key: "x-request", Value: []byte(uuid)}}
+	v.Check(row, meta, &res)
+	if got := verdict(&res); got != "E11" {
+		t.Errorf("another header in the form of a UUID: got %q, want E11", got)
+	}
 }
 
 // TestEveryFieldIsUnderItsRule goes through all fields of all events, so that a field that a schema gains
@@ -413,7 +480,7 @@ func TestEveryFieldIsUnderItsRule(t *testing.T) {
 				continue
 			}
 			check(row)
-			ok := true
+			var ok bool
 			switch f.Kind {
 			case event.String, event.UUID, event.Strings:
 				ok = has(validate.E11, f.Name)

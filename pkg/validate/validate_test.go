@@ -71,6 +71,9 @@ func TestYearsAreThoseOfTheDecoder(t *testing.T) {
 		if got := validate.TimestampInRange(d.UnixMilli()); got != tt.want {
 			t.Errorf("instant %s: got %v", tt.at, got)
 		}
+		if got := validate.TimestampInRange(d.UnixMilli() - 1); got != (tt.want && tt.at != "1900-01-01" || tt.at == "2201-01-01") {
+			t.Errorf("millisecond before %s: got %v", tt.at, got)
+		}
 		if got := validate.DateInRange(d.Unix() / 86400); got != tt.want {
 			t.Errorf("date %s: got %v", tt.at, got)
 		}
