@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap/zaptest"
 
 	wkafka "github.com/welfarehub/welfarehub/pkg/kafka"
+	"github.com/welfarehub/welfarehub/pkg/testkit"
 )
 
 // fakeBroker is a durable broker in this process that can be stopped and started on its port.
@@ -185,4 +186,55 @@ func TestUnfitTopicIsRefused(t *testing.T) {
 			t.Errorf("%s: got %v, want an error with %q", name, err, c.want)
 		}
 	}
+}
+
+// TestOnTheKafkaOfTheEnvironment runs on Apache Kafka with WELFAREHUB_KAFKA=jars or container, and kills it.
+func TestOnTheKafkaOfTheEnvironment(t *testing.T) {
+	k := testkit.KafkaServer(t)
+	opt := Options{Cluster: wkafka.Cluster{Brokers: []string{k.Addr}}, Topic: testkit.Name(t), Timeout: 5 * time.Second}
+	open := func() *Server {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		s, err := NewServer(ctx, opt)
+		if err != nil {
+			t.Fatalf("NewServer: %v", err)
+		}
+		t.Cleanup(func() { _ = s.Close() })
+		return s
+	}
+	s := open()
+	run(t, s.Handler(), []step{
+		{"POST", "/subjects/a/versions", schemaBody(userV1), 200, `{"id":1}`},
+		{"POST", "/subjects/a/versions", schemaBody(userV2), 200, `{"id":2}`},
+		{"POST", "/subjects/c/versions", schemaBody(`"int"`), 200, `{"id":3}`},
+		{"PUT", "/config/a", `{"compatibility":"FORWARD"}`, 200, `~`},
+		{"DELETE", "/config/a", "", 200, `~`},
+		{"PUT", "/mode/a", `{"mode":"READONLY"}`, 200, `~`},
+		{"DELETE", "/subjects/c", "", 200, `[1]`},
+		{"DELETE", "/subjects/c?permanent=true", "", 200, `[1]`},
+	})
+	same(t, s, open())
+	k.Kill(t)
+	run(t, s.Handler(), []step{
+		{"GET", "/schemas/ids/1", "", 200, `~User`},
+		{"POST", "/subjects/b/versions", schemaBody(other), 500, `~5000`},
+	})
+	k.Start(t)
+	deadline := time.Now().Add(30 * time.Second)
+	for {
+		status, body := ask(t, s.Handler(), "POST", "/subjects/b/versions", schemaBody(other))
+		if status == http.StatusOK && body == `{"id":4}` {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("no change is taken after Kafka came back: %d %s", status, body)
+		}
+	}
+	again := open()
+	same(t, s, again)
+	run(t, again.Handler(), []step{
+		{"GET", "/subjects", "", 200, `["a","b"]`},
+		{"GET", "/mode/a", "", 200, `{"mode":"READONLY"}`},
+		{"GET", "/schemas/ids/3", "", 404, `~40403`},
+	})
 }
