@@ -3,7 +3,7 @@ package schemas
 import "embed"
 
 // ClickHouse has the migrations of the two databases, clickhouse/<version>_<name>.sql, in goose's
-// format. 00001, 00002 and 00004 are written by pkg/clickhouse/ddl.
+// format. 00001 and 00004 are written by pkg/clickhouse/ddl.
 //
 //go:embed clickhouse/*.sql
 var ClickHouse embed.FS

@@ -19,7 +19,7 @@ type Column struct {
 // Callers must not change them.
 var SystemColumns = []Column{
 	{"_partition", "UInt32", "", "Partition of the record in the topic."},
-	{"_offset", "UInt64", "Delta, ZSTD(1)", "Offset of the record in its partition."},
+	{"_offset", "UInt64", "", "Offset of the record in its partition."},
 	{"_from", "UInt64", "", "First offset of the block that the record was loaded with."},
 	{"_to", "UInt64", "", "End of that block, exclusive."},
 	{"_end", "Enum8('loaded' = 1, 'duplicate' = 2, 'rejected' = 3)", "", "End of the record. Only loaded rows have the columns of the event."},
@@ -31,7 +31,7 @@ var SystemColumns = []Column{
 	{"_hash_version", "UInt8", "", "Version of the content hash: hashes compare only within one."},
 	{"_owner", "UInt64", "", "Instance of the loader that stored the block."},
 	{"_detail", "String", "ZSTD(1)", "JSON. Duplicate: source, event_id, of_partition, of_offset. Rejected: code, codes, field, message, source, event_id, value_hash; for E07 also of_partition, of_offset, of_hash, hash. Never a value."},
-	{"_loaded_at", "DateTime64(3, 'UTC')", "Delta, ZSTD(1)", "When the hub decided."},
+	{"_loaded_at", "DateTime64(3, 'UTC')", "", "When the hub decided."},
 }
 
 // RecordHash is the expression of the column _record: it groups the versions of a record. Equal hashes

@@ -271,3 +271,34 @@ func TestValuesReadAsInTheEvent(t *testing.T) {
 		"welfare.supply.capacity BED 12.5 NULL 2024-01-01 00:00:00.123 W21,W90")
 	expect(t, db, "SELECT concat(comune_code, ' ', length(comune_code), ' ', toTypeName(comune_code), ' ', urgent) FROM welfare.service_requested WHERE comune_code = '015146'", "015146 6 String true")
 }
+
+// TestReadersTakeOverFromTheAggregator: behind aggregated_to the positions in store.erased count, ahead
+// of it each reader looks for itself.
+func TestReadersTakeOverFromTheAggregator(t *testing.T) {
+	db := migrated(t)
+	null := "CAST(NULL AS Nullable(FixedString(32)))"
+	of := func(record string) rec {
+		return with(id(record), "pseudonym", p("a"), "household_pseudonym", null)
+	}
+	put(t, db, "service_requested", 0, 0, of("found"), of("not found"))
+	put(t, db, "subject_erased", 0, 0, rec{"pseudonym": p("a"), "scope": "'DEMAND'", "requested_at": "'2024-06-01 00:00:00'"})
+	expect(t, db, visible("service_requested"))
+	for topic, to := range map[string]int{"welfare.demand.request": 2, "welfare.control.erasure": 1} {
+		if err := db.Exec(t.Context(), fmt.Sprintf("INSERT INTO store.contrib (grp, nomenclature, area, month, mark) SELECT 0, '%s', '#books', 0, %d", topic, to)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := db.Exec(t.Context(), `INSERT INTO store.erased SELECT 'welfare.demand.request', 0, 0, 's', '00000000-0000-0000-0000-000000000001', now64(3)`); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, db, visible("service_requested"), "0:1")
+	// A late row, and a row of a partition that the aggregator has not met.
+	put(t, db, "service_requested", 0, 2, of("late"))
+	put(t, db, "service_requested", 3, 0, of("elsewhere"))
+	// A new erasure reaches the old rows.
+	expect(t, db, visible("service_requested"), "0:1")
+	put(t, db, "subject_erased", 0, 1, rec{"pseudonym": p("a"), "scope": "'ALL'", "requested_at": "'2024-06-01 00:00:00'"})
+	expect(t, db, visible("service_requested"))
+	expect(t, db, "SELECT concat(topic, ' ', partition, ' ', log_end, ' ', ledgered_to, ' ', settled_to, ' ', aggregated_to) FROM welfare.freshness ORDER BY topic, partition",
+		"welfare.control.erasure 0 2 2 0 1", "welfare.demand.request 0 3 3 0 2", "welfare.demand.request 3 1 1 0 0")
+}

@@ -13,7 +13,7 @@ CREATE DATABASE IF NOT EXISTS welfare;
 
 CREATE TABLE IF NOT EXISTS store.service_offer_published (
     `_partition` UInt32 COMMENT 'Partition of the record in the topic.',
-    `_offset` UInt64 COMMENT 'Offset of the record in its partition.' CODEC(Delta, ZSTD(1)),
+    `_offset` UInt64 COMMENT 'Offset of the record in its partition.',
     `_from` UInt64 COMMENT 'First offset of the block that the record was loaded with.',
     `_to` UInt64 COMMENT 'End of that block, exclusive.',
     `_end` Enum8('loaded' = 1, 'duplicate' = 2, 'rejected' = 3) COMMENT 'End of the record. Only loaded rows have the columns of the event.',
@@ -25,7 +25,7 @@ CREATE TABLE IF NOT EXISTS store.service_offer_published (
     `_hash_version` UInt8 COMMENT 'Version of the content hash: hashes compare only within one.',
     `_owner` UInt64 COMMENT 'Instance of the loader that stored the block.',
     `_detail` String COMMENT 'JSON. Duplicate: source, event_id, of_partition, of_offset. Rejected: code, codes, field, message, source, event_id, value_hash; for E07 also of_partition, of_offset, of_hash, hash. Never a value.' CODEC(ZSTD(1)),
-    `_loaded_at` DateTime64(3, 'UTC') COMMENT 'When the hub decided.' CODEC(Delta, ZSTD(1)),
+    `_loaded_at` DateTime64(3, 'UTC') COMMENT 'When the hub decided.',
     `event_id` UUID COMMENT 'CloudEvents id of the event: a UUID (version 7 advised), unique within the source. Required.' CODEC(NONE),
     `source` LowCardinality(String) COMMENT 'CloudEvents source: urn:welfare:<org>:<system> of the system that publishes. Required, 1..200 characters.' CODEC(ZSTD(1)),
     `source_record_id` String COMMENT 'Identifier of the record in the source (ProtocolloDomanda, id_flusso and the like). Required, 1..64 characters. A change of state is a new record; a new version corrects one fact.' CODEC(ZSTD(1)),
@@ -61,7 +61,7 @@ COMMENT 'Records read from welfare.supply.offer, one row each, with their end. A
 
 CREATE TABLE IF NOT EXISTS store.capacity_changed (
     `_partition` UInt32 COMMENT 'Partition of the record in the topic.',
-    `_offset` UInt64 COMMENT 'Offset of the record in its partition.' CODEC(Delta, ZSTD(1)),
+    `_offset` UInt64 COMMENT 'Offset of the record in its partition.',
     `_from` UInt64 COMMENT 'First offset of the block that the record was loaded with.',
     `_to` UInt64 COMMENT 'End of that block, exclusive.',
     `_end` Enum8('loaded' = 1, 'duplicate' = 2, 'rejected' = 3) COMMENT 'End of the record. Only loaded rows have the columns of the event.',
@@ -73,7 +73,7 @@ CREATE TABLE IF NOT EXISTS store.capacity_changed (
     `_hash_version` UInt8 COMMENT 'Version of the content hash: hashes compare only within one.',
     `_owner` UInt64 COMMENT 'Instance of the loader that stored the block.',
     `_detail` String COMMENT 'JSON. Duplicate: source, event_id, of_partition, of_offset. Rejected: code, codes, field, message, source, event_id, value_hash; for E07 also of_partition, of_offset, of_hash, hash. Never a value.' CODEC(ZSTD(1)),
-    `_loaded_at` DateTime64(3, 'UTC') COMMENT 'When the hub decided.' CODEC(Delta, ZSTD(1)),
+    `_loaded_at` DateTime64(3, 'UTC') COMMENT 'When the hub decided.',
     `event_id` UUID COMMENT 'CloudEvents id of the event: a UUID (version 7 advised), unique within the source. Required.' CODEC(NONE),
     `source` LowCardinality(String) COMMENT 'CloudEvents source: urn:welfare:<org>:<system> of the system that publishes. Required, 1..200 characters.' CODEC(ZSTD(1)),
     `source_record_id` String COMMENT 'Identifier of the record in the source (ProtocolloDomanda, id_flusso and the like). Required, 1..64 characters. A change of state is a new record; a new version corrects one fact.' CODEC(ZSTD(1)),
@@ -103,7 +103,7 @@ COMMENT 'Records read from welfare.supply.capacity, one row each, with their end
 
 CREATE TABLE IF NOT EXISTS store.service_requested (
     `_partition` UInt32 COMMENT 'Partition of the record in the topic.',
-    `_offset` UInt64 COMMENT 'Offset of the record in its partition.' CODEC(Delta, ZSTD(1)),
+    `_offset` UInt64 COMMENT 'Offset of the record in its partition.',
     `_from` UInt64 COMMENT 'First offset of the block that the record was loaded with.',
     `_to` UInt64 COMMENT 'End of that block, exclusive.',
     `_end` Enum8('loaded' = 1, 'duplicate' = 2, 'rejected' = 3) COMMENT 'End of the record. Only loaded rows have the columns of the event.',
@@ -115,7 +115,7 @@ CREATE TABLE IF NOT EXISTS store.service_requested (
     `_hash_version` UInt8 COMMENT 'Version of the content hash: hashes compare only within one.',
     `_owner` UInt64 COMMENT 'Instance of the loader that stored the block.',
     `_detail` String COMMENT 'JSON. Duplicate: source, event_id, of_partition, of_offset. Rejected: code, codes, field, message, source, event_id, value_hash; for E07 also of_partition, of_offset, of_hash, hash. Never a value.' CODEC(ZSTD(1)),
-    `_loaded_at` DateTime64(3, 'UTC') COMMENT 'When the hub decided.' CODEC(Delta, ZSTD(1)),
+    `_loaded_at` DateTime64(3, 'UTC') COMMENT 'When the hub decided.',
     `event_id` UUID COMMENT 'CloudEvents id of the event: a UUID (version 7 advised), unique within the source. Required.' CODEC(NONE),
     `source` LowCardinality(String) COMMENT 'CloudEvents source: urn:welfare:<org>:<system> of the system that publishes. Required, 1..200 characters.' CODEC(ZSTD(1)),
     `source_record_id` String COMMENT 'Identifier of the record in the source (ProtocolloDomanda, id_flusso and the like). Required, 1..64 characters. A change of state is a new record; a new version corrects one fact.' CODEC(ZSTD(1)),
@@ -153,7 +153,7 @@ COMMENT 'Records read from welfare.demand.request, one row each, with their end.
 
 CREATE TABLE IF NOT EXISTS store.need_assessed (
     `_partition` UInt32 COMMENT 'Partition of the record in the topic.',
-    `_offset` UInt64 COMMENT 'Offset of the record in its partition.' CODEC(Delta, ZSTD(1)),
+    `_offset` UInt64 COMMENT 'Offset of the record in its partition.',
     `_from` UInt64 COMMENT 'First offset of the block that the record was loaded with.',
     `_to` UInt64 COMMENT 'End of that block, exclusive.',
     `_end` Enum8('loaded' = 1, 'duplicate' = 2, 'rejected' = 3) COMMENT 'End of the record. Only loaded rows have the columns of the event.',
@@ -165,7 +165,7 @@ CREATE TABLE IF NOT EXISTS store.need_assessed (
     `_hash_version` UInt8 COMMENT 'Version of the content hash: hashes compare only within one.',
     `_owner` UInt64 COMMENT 'Instance of the loader that stored the block.',
     `_detail` String COMMENT 'JSON. Duplicate: source, event_id, of_partition, of_offset. Rejected: code, codes, field, message, source, event_id, value_hash; for E07 also of_partition, of_offset, of_hash, hash. Never a value.' CODEC(ZSTD(1)),
-    `_loaded_at` DateTime64(3, 'UTC') COMMENT 'When the hub decided.' CODEC(Delta, ZSTD(1)),
+    `_loaded_at` DateTime64(3, 'UTC') COMMENT 'When the hub decided.',
     `event_id` UUID COMMENT 'CloudEvents id of the event: a UUID (version 7 advised), unique within the source. Required.' CODEC(NONE),
     `source` LowCardinality(String) COMMENT 'CloudEvents source: urn:welfare:<org>:<system> of the system that publishes. Required, 1..200 characters.' CODEC(ZSTD(1)),
     `source_record_id` String COMMENT 'Identifier of the record in the source (ProtocolloDomanda, id_flusso and the like). Required, 1..64 characters. A change of state is a new record; a new version corrects one fact.' CODEC(ZSTD(1)),
@@ -203,7 +203,7 @@ COMMENT 'Records read from welfare.demand.assessment, one row each, with their e
 
 CREATE TABLE IF NOT EXISTS store.waiting_list_changed (
     `_partition` UInt32 COMMENT 'Partition of the record in the topic.',
-    `_offset` UInt64 COMMENT 'Offset of the record in its partition.' CODEC(Delta, ZSTD(1)),
+    `_offset` UInt64 COMMENT 'Offset of the record in its partition.',
     `_from` UInt64 COMMENT 'First offset of the block that the record was loaded with.',
     `_to` UInt64 COMMENT 'End of that block, exclusive.',
     `_end` Enum8('loaded' = 1, 'duplicate' = 2, 'rejected' = 3) COMMENT 'End of the record. Only loaded rows have the columns of the event.',
@@ -215,7 +215,7 @@ CREATE TABLE IF NOT EXISTS store.waiting_list_changed (
     `_hash_version` UInt8 COMMENT 'Version of the content hash: hashes compare only within one.',
     `_owner` UInt64 COMMENT 'Instance of the loader that stored the block.',
     `_detail` String COMMENT 'JSON. Duplicate: source, event_id, of_partition, of_offset. Rejected: code, codes, field, message, source, event_id, value_hash; for E07 also of_partition, of_offset, of_hash, hash. Never a value.' CODEC(ZSTD(1)),
-    `_loaded_at` DateTime64(3, 'UTC') COMMENT 'When the hub decided.' CODEC(Delta, ZSTD(1)),
+    `_loaded_at` DateTime64(3, 'UTC') COMMENT 'When the hub decided.',
     `event_id` UUID COMMENT 'CloudEvents id of the event: a UUID (version 7 advised), unique within the source. Required.' CODEC(NONE),
     `source` LowCardinality(String) COMMENT 'CloudEvents source: urn:welfare:<org>:<system> of the system that publishes. Required, 1..200 characters.' CODEC(ZSTD(1)),
     `source_record_id` String COMMENT 'Identifier of the record in the source (ProtocolloDomanda, id_flusso and the like). Required, 1..64 characters. A change of state is a new record; a new version corrects one fact.' CODEC(ZSTD(1)),
@@ -251,7 +251,7 @@ COMMENT 'Records read from welfare.demand.waiting, one row each, with their end.
 
 CREATE TABLE IF NOT EXISTS store.benefit_decided (
     `_partition` UInt32 COMMENT 'Partition of the record in the topic.',
-    `_offset` UInt64 COMMENT 'Offset of the record in its partition.' CODEC(Delta, ZSTD(1)),
+    `_offset` UInt64 COMMENT 'Offset of the record in its partition.',
     `_from` UInt64 COMMENT 'First offset of the block that the record was loaded with.',
     `_to` UInt64 COMMENT 'End of that block, exclusive.',
     `_end` Enum8('loaded' = 1, 'duplicate' = 2, 'rejected' = 3) COMMENT 'End of the record. Only loaded rows have the columns of the event.',
@@ -263,7 +263,7 @@ CREATE TABLE IF NOT EXISTS store.benefit_decided (
     `_hash_version` UInt8 COMMENT 'Version of the content hash: hashes compare only within one.',
     `_owner` UInt64 COMMENT 'Instance of the loader that stored the block.',
     `_detail` String COMMENT 'JSON. Duplicate: source, event_id, of_partition, of_offset. Rejected: code, codes, field, message, source, event_id, value_hash; for E07 also of_partition, of_offset, of_hash, hash. Never a value.' CODEC(ZSTD(1)),
-    `_loaded_at` DateTime64(3, 'UTC') COMMENT 'When the hub decided.' CODEC(Delta, ZSTD(1)),
+    `_loaded_at` DateTime64(3, 'UTC') COMMENT 'When the hub decided.',
     `event_id` UUID COMMENT 'CloudEvents id of the event: a UUID (version 7 advised), unique within the source. Required.' CODEC(NONE),
     `source` LowCardinality(String) COMMENT 'CloudEvents source: urn:welfare:<org>:<system> of the system that publishes. Required, 1..200 characters.' CODEC(ZSTD(1)),
     `source_record_id` String COMMENT 'Identifier of the record in the source (ProtocolloDomanda, id_flusso and the like). Required, 1..64 characters. A change of state is a new record; a new version corrects one fact.' CODEC(ZSTD(1)),
@@ -312,7 +312,7 @@ COMMENT 'Records read from welfare.demand.benefit, one row each, with their end.
 
 CREATE TABLE IF NOT EXISTS store.service_delivered (
     `_partition` UInt32 COMMENT 'Partition of the record in the topic.',
-    `_offset` UInt64 COMMENT 'Offset of the record in its partition.' CODEC(Delta, ZSTD(1)),
+    `_offset` UInt64 COMMENT 'Offset of the record in its partition.',
     `_from` UInt64 COMMENT 'First offset of the block that the record was loaded with.',
     `_to` UInt64 COMMENT 'End of that block, exclusive.',
     `_end` Enum8('loaded' = 1, 'duplicate' = 2, 'rejected' = 3) COMMENT 'End of the record. Only loaded rows have the columns of the event.',
@@ -324,7 +324,7 @@ CREATE TABLE IF NOT EXISTS store.service_delivered (
     `_hash_version` UInt8 COMMENT 'Version of the content hash: hashes compare only within one.',
     `_owner` UInt64 COMMENT 'Instance of the loader that stored the block.',
     `_detail` String COMMENT 'JSON. Duplicate: source, event_id, of_partition, of_offset. Rejected: code, codes, field, message, source, event_id, value_hash; for E07 also of_partition, of_offset, of_hash, hash. Never a value.' CODEC(ZSTD(1)),
-    `_loaded_at` DateTime64(3, 'UTC') COMMENT 'When the hub decided.' CODEC(Delta, ZSTD(1)),
+    `_loaded_at` DateTime64(3, 'UTC') COMMENT 'When the hub decided.',
     `event_id` UUID COMMENT 'CloudEvents id of the event: a UUID (version 7 advised), unique within the source. Required.' CODEC(NONE),
     `source` LowCardinality(String) COMMENT 'CloudEvents source: urn:welfare:<org>:<system> of the system that publishes. Required, 1..200 characters.' CODEC(ZSTD(1)),
     `source_record_id` String COMMENT 'Identifier of the record in the source (ProtocolloDomanda, id_flusso and the like). Required, 1..64 characters. A change of state is a new record; a new version corrects one fact.' CODEC(ZSTD(1)),
@@ -365,7 +365,7 @@ COMMENT 'Records read from welfare.demand.delivery, one row each, with their end
 
 CREATE TABLE IF NOT EXISTS store.territory_upserted (
     `_partition` UInt32 COMMENT 'Partition of the record in the topic.',
-    `_offset` UInt64 COMMENT 'Offset of the record in its partition.' CODEC(Delta, ZSTD(1)),
+    `_offset` UInt64 COMMENT 'Offset of the record in its partition.',
     `_from` UInt64 COMMENT 'First offset of the block that the record was loaded with.',
     `_to` UInt64 COMMENT 'End of that block, exclusive.',
     `_end` Enum8('loaded' = 1, 'duplicate' = 2, 'rejected' = 3) COMMENT 'End of the record. Only loaded rows have the columns of the event.',
@@ -377,7 +377,7 @@ CREATE TABLE IF NOT EXISTS store.territory_upserted (
     `_hash_version` UInt8 COMMENT 'Version of the content hash: hashes compare only within one.',
     `_owner` UInt64 COMMENT 'Instance of the loader that stored the block.',
     `_detail` String COMMENT 'JSON. Duplicate: source, event_id, of_partition, of_offset. Rejected: code, codes, field, message, source, event_id, value_hash; for E07 also of_partition, of_offset, of_hash, hash. Never a value.' CODEC(ZSTD(1)),
-    `_loaded_at` DateTime64(3, 'UTC') COMMENT 'When the hub decided.' CODEC(Delta, ZSTD(1)),
+    `_loaded_at` DateTime64(3, 'UTC') COMMENT 'When the hub decided.',
     `event_id` UUID COMMENT 'CloudEvents id of the event: a UUID (version 7 advised), unique within the source. Required.' CODEC(NONE),
     `source` LowCardinality(String) COMMENT 'CloudEvents source: urn:welfare:<org>:<system> of the system that publishes. Required, 1..200 characters.' CODEC(ZSTD(1)),
     `source_record_id` String COMMENT 'Identifier of the record in the source (ProtocolloDomanda, id_flusso and the like). Required, 1..64 characters. A change of state is a new record; a new version corrects one fact.' CODEC(ZSTD(1)),
@@ -406,7 +406,7 @@ COMMENT 'Records read from welfare.ref.territory, one row each, with their end. 
 
 CREATE TABLE IF NOT EXISTS store.population_reported (
     `_partition` UInt32 COMMENT 'Partition of the record in the topic.',
-    `_offset` UInt64 COMMENT 'Offset of the record in its partition.' CODEC(Delta, ZSTD(1)),
+    `_offset` UInt64 COMMENT 'Offset of the record in its partition.',
     `_from` UInt64 COMMENT 'First offset of the block that the record was loaded with.',
     `_to` UInt64 COMMENT 'End of that block, exclusive.',
     `_end` Enum8('loaded' = 1, 'duplicate' = 2, 'rejected' = 3) COMMENT 'End of the record. Only loaded rows have the columns of the event.',
@@ -418,7 +418,7 @@ CREATE TABLE IF NOT EXISTS store.population_reported (
     `_hash_version` UInt8 COMMENT 'Version of the content hash: hashes compare only within one.',
     `_owner` UInt64 COMMENT 'Instance of the loader that stored the block.',
     `_detail` String COMMENT 'JSON. Duplicate: source, event_id, of_partition, of_offset. Rejected: code, codes, field, message, source, event_id, value_hash; for E07 also of_partition, of_offset, of_hash, hash. Never a value.' CODEC(ZSTD(1)),
-    `_loaded_at` DateTime64(3, 'UTC') COMMENT 'When the hub decided.' CODEC(Delta, ZSTD(1)),
+    `_loaded_at` DateTime64(3, 'UTC') COMMENT 'When the hub decided.',
     `event_id` UUID COMMENT 'CloudEvents id of the event: a UUID (version 7 advised), unique within the source. Required.' CODEC(NONE),
     `source` LowCardinality(String) COMMENT 'CloudEvents source: urn:welfare:<org>:<system> of the system that publishes. Required, 1..200 characters.' CODEC(ZSTD(1)),
     `source_record_id` String COMMENT 'Identifier of the record in the source (ProtocolloDomanda, id_flusso and the like). Required, 1..64 characters. A change of state is a new record; a new version corrects one fact.' CODEC(ZSTD(1)),
@@ -444,7 +444,7 @@ COMMENT 'Records read from welfare.ref.population, one row each, with their end.
 
 CREATE TABLE IF NOT EXISTS store.deprivation_observed (
     `_partition` UInt32 COMMENT 'Partition of the record in the topic.',
-    `_offset` UInt64 COMMENT 'Offset of the record in its partition.' CODEC(Delta, ZSTD(1)),
+    `_offset` UInt64 COMMENT 'Offset of the record in its partition.',
     `_from` UInt64 COMMENT 'First offset of the block that the record was loaded with.',
     `_to` UInt64 COMMENT 'End of that block, exclusive.',
     `_end` Enum8('loaded' = 1, 'duplicate' = 2, 'rejected' = 3) COMMENT 'End of the record. Only loaded rows have the columns of the event.',
@@ -456,7 +456,7 @@ CREATE TABLE IF NOT EXISTS store.deprivation_observed (
     `_hash_version` UInt8 COMMENT 'Version of the content hash: hashes compare only within one.',
     `_owner` UInt64 COMMENT 'Instance of the loader that stored the block.',
     `_detail` String COMMENT 'JSON. Duplicate: source, event_id, of_partition, of_offset. Rejected: code, codes, field, message, source, event_id, value_hash; for E07 also of_partition, of_offset, of_hash, hash. Never a value.' CODEC(ZSTD(1)),
-    `_loaded_at` DateTime64(3, 'UTC') COMMENT 'When the hub decided.' CODEC(Delta, ZSTD(1)),
+    `_loaded_at` DateTime64(3, 'UTC') COMMENT 'When the hub decided.',
     `event_id` UUID COMMENT 'CloudEvents id of the event: a UUID (version 7 advised), unique within the source. Required.' CODEC(NONE),
     `source` LowCardinality(String) COMMENT 'CloudEvents source: urn:welfare:<org>:<system> of the system that publishes. Required, 1..200 characters.' CODEC(ZSTD(1)),
     `source_record_id` String COMMENT 'Identifier of the record in the source (ProtocolloDomanda, id_flusso and the like). Required, 1..64 characters. A change of state is a new record; a new version corrects one fact.' CODEC(ZSTD(1)),
@@ -495,7 +495,7 @@ COMMENT 'Records read from welfare.poverty.deprivation, one row each, with their
 
 CREATE TABLE IF NOT EXISTS store.activity_session_held (
     `_partition` UInt32 COMMENT 'Partition of the record in the topic.',
-    `_offset` UInt64 COMMENT 'Offset of the record in its partition.' CODEC(Delta, ZSTD(1)),
+    `_offset` UInt64 COMMENT 'Offset of the record in its partition.',
     `_from` UInt64 COMMENT 'First offset of the block that the record was loaded with.',
     `_to` UInt64 COMMENT 'End of that block, exclusive.',
     `_end` Enum8('loaded' = 1, 'duplicate' = 2, 'rejected' = 3) COMMENT 'End of the record. Only loaded rows have the columns of the event.',
@@ -507,7 +507,7 @@ CREATE TABLE IF NOT EXISTS store.activity_session_held (
     `_hash_version` UInt8 COMMENT 'Version of the content hash: hashes compare only within one.',
     `_owner` UInt64 COMMENT 'Instance of the loader that stored the block.',
     `_detail` String COMMENT 'JSON. Duplicate: source, event_id, of_partition, of_offset. Rejected: code, codes, field, message, source, event_id, value_hash; for E07 also of_partition, of_offset, of_hash, hash. Never a value.' CODEC(ZSTD(1)),
-    `_loaded_at` DateTime64(3, 'UTC') COMMENT 'When the hub decided.' CODEC(Delta, ZSTD(1)),
+    `_loaded_at` DateTime64(3, 'UTC') COMMENT 'When the hub decided.',
     `event_id` UUID COMMENT 'CloudEvents id of the event: a UUID (version 7 advised), unique within the source. Required.' CODEC(NONE),
     `source` LowCardinality(String) COMMENT 'CloudEvents source: urn:welfare:<org>:<system> of the system that publishes. Required, 1..200 characters.' CODEC(ZSTD(1)),
     `source_record_id` String COMMENT 'Identifier of the record in the source (ProtocolloDomanda, id_flusso and the like). Required, 1..64 characters. A change of state is a new record; a new version corrects one fact.' CODEC(ZSTD(1)),
@@ -536,7 +536,7 @@ COMMENT 'Records read from welfare.school.session, one row each, with their end.
 
 CREATE TABLE IF NOT EXISTS store.attendance_recorded (
     `_partition` UInt32 COMMENT 'Partition of the record in the topic.',
-    `_offset` UInt64 COMMENT 'Offset of the record in its partition.' CODEC(Delta, ZSTD(1)),
+    `_offset` UInt64 COMMENT 'Offset of the record in its partition.',
     `_from` UInt64 COMMENT 'First offset of the block that the record was loaded with.',
     `_to` UInt64 COMMENT 'End of that block, exclusive.',
     `_end` Enum8('loaded' = 1, 'duplicate' = 2, 'rejected' = 3) COMMENT 'End of the record. Only loaded rows have the columns of the event.',
@@ -548,7 +548,7 @@ CREATE TABLE IF NOT EXISTS store.attendance_recorded (
     `_hash_version` UInt8 COMMENT 'Version of the content hash: hashes compare only within one.',
     `_owner` UInt64 COMMENT 'Instance of the loader that stored the block.',
     `_detail` String COMMENT 'JSON. Duplicate: source, event_id, of_partition, of_offset. Rejected: code, codes, field, message, source, event_id, value_hash; for E07 also of_partition, of_offset, of_hash, hash. Never a value.' CODEC(ZSTD(1)),
-    `_loaded_at` DateTime64(3, 'UTC') COMMENT 'When the hub decided.' CODEC(Delta, ZSTD(1)),
+    `_loaded_at` DateTime64(3, 'UTC') COMMENT 'When the hub decided.',
     `event_id` UUID COMMENT 'CloudEvents id of the event: a UUID (version 7 advised), unique within the source. Required.' CODEC(NONE),
     `source` LowCardinality(String) COMMENT 'CloudEvents source: urn:welfare:<org>:<system> of the system that publishes. Required, 1..200 characters.' CODEC(ZSTD(1)),
     `source_record_id` String COMMENT 'Identifier of the record in the source (ProtocolloDomanda, id_flusso and the like). Required, 1..64 characters. A change of state is a new record; a new version corrects one fact.' CODEC(ZSTD(1)),
@@ -575,7 +575,7 @@ COMMENT 'Records read from welfare.school.attendance, one row each, with their e
 
 CREATE TABLE IF NOT EXISTS store.indicator_observed (
     `_partition` UInt32 COMMENT 'Partition of the record in the topic.',
-    `_offset` UInt64 COMMENT 'Offset of the record in its partition.' CODEC(Delta, ZSTD(1)),
+    `_offset` UInt64 COMMENT 'Offset of the record in its partition.',
     `_from` UInt64 COMMENT 'First offset of the block that the record was loaded with.',
     `_to` UInt64 COMMENT 'End of that block, exclusive.',
     `_end` Enum8('loaded' = 1, 'duplicate' = 2, 'rejected' = 3) COMMENT 'End of the record. Only loaded rows have the columns of the event.',
@@ -587,7 +587,7 @@ CREATE TABLE IF NOT EXISTS store.indicator_observed (
     `_hash_version` UInt8 COMMENT 'Version of the content hash: hashes compare only within one.',
     `_owner` UInt64 COMMENT 'Instance of the loader that stored the block.',
     `_detail` String COMMENT 'JSON. Duplicate: source, event_id, of_partition, of_offset. Rejected: code, codes, field, message, source, event_id, value_hash; for E07 also of_partition, of_offset, of_hash, hash. Never a value.' CODEC(ZSTD(1)),
-    `_loaded_at` DateTime64(3, 'UTC') COMMENT 'When the hub decided.' CODEC(Delta, ZSTD(1)),
+    `_loaded_at` DateTime64(3, 'UTC') COMMENT 'When the hub decided.',
     `event_id` UUID COMMENT 'CloudEvents id of the event: a UUID (version 7 advised), unique within the source. Required.' CODEC(NONE),
     `source` LowCardinality(String) COMMENT 'CloudEvents source: urn:welfare:<org>:<system> of the system that publishes. Required, 1..200 characters.' CODEC(ZSTD(1)),
     `source_record_id` String COMMENT 'Identifier of the record in the source (ProtocolloDomanda, id_flusso and the like). Required, 1..64 characters. A change of state is a new record; a new version corrects one fact.' CODEC(ZSTD(1)),
@@ -622,7 +622,7 @@ COMMENT 'Records read from welfare.school.indicator, one row each, with their en
 
 CREATE TABLE IF NOT EXISTS store.feedback_recorded (
     `_partition` UInt32 COMMENT 'Partition of the record in the topic.',
-    `_offset` UInt64 COMMENT 'Offset of the record in its partition.' CODEC(Delta, ZSTD(1)),
+    `_offset` UInt64 COMMENT 'Offset of the record in its partition.',
     `_from` UInt64 COMMENT 'First offset of the block that the record was loaded with.',
     `_to` UInt64 COMMENT 'End of that block, exclusive.',
     `_end` Enum8('loaded' = 1, 'duplicate' = 2, 'rejected' = 3) COMMENT 'End of the record. Only loaded rows have the columns of the event.',
@@ -634,7 +634,7 @@ CREATE TABLE IF NOT EXISTS store.feedback_recorded (
     `_hash_version` UInt8 COMMENT 'Version of the content hash: hashes compare only within one.',
     `_owner` UInt64 COMMENT 'Instance of the loader that stored the block.',
     `_detail` String COMMENT 'JSON. Duplicate: source, event_id, of_partition, of_offset. Rejected: code, codes, field, message, source, event_id, value_hash; for E07 also of_partition, of_offset, of_hash, hash. Never a value.' CODEC(ZSTD(1)),
-    `_loaded_at` DateTime64(3, 'UTC') COMMENT 'When the hub decided.' CODEC(Delta, ZSTD(1)),
+    `_loaded_at` DateTime64(3, 'UTC') COMMENT 'When the hub decided.',
     `event_id` UUID COMMENT 'CloudEvents id of the event: a UUID (version 7 advised), unique within the source. Required.' CODEC(NONE),
     `source` LowCardinality(String) COMMENT 'CloudEvents source: urn:welfare:<org>:<system> of the system that publishes. Required, 1..200 characters.' CODEC(ZSTD(1)),
     `source_record_id` String COMMENT 'Identifier of the record in the source (ProtocolloDomanda, id_flusso and the like). Required, 1..64 characters. A change of state is a new record; a new version corrects one fact.' CODEC(ZSTD(1)),
@@ -667,7 +667,7 @@ COMMENT 'Records read from welfare.school.feedback, one row each, with their end
 
 CREATE TABLE IF NOT EXISTS store.record_revoked (
     `_partition` UInt32 COMMENT 'Partition of the record in the topic.',
-    `_offset` UInt64 COMMENT 'Offset of the record in its partition.' CODEC(Delta, ZSTD(1)),
+    `_offset` UInt64 COMMENT 'Offset of the record in its partition.',
     `_from` UInt64 COMMENT 'First offset of the block that the record was loaded with.',
     `_to` UInt64 COMMENT 'End of that block, exclusive.',
     `_end` Enum8('loaded' = 1, 'duplicate' = 2, 'rejected' = 3) COMMENT 'End of the record. Only loaded rows have the columns of the event.',
@@ -679,7 +679,7 @@ CREATE TABLE IF NOT EXISTS store.record_revoked (
     `_hash_version` UInt8 COMMENT 'Version of the content hash: hashes compare only within one.',
     `_owner` UInt64 COMMENT 'Instance of the loader that stored the block.',
     `_detail` String COMMENT 'JSON. Duplicate: source, event_id, of_partition, of_offset. Rejected: code, codes, field, message, source, event_id, value_hash; for E07 also of_partition, of_offset, of_hash, hash. Never a value.' CODEC(ZSTD(1)),
-    `_loaded_at` DateTime64(3, 'UTC') COMMENT 'When the hub decided.' CODEC(Delta, ZSTD(1)),
+    `_loaded_at` DateTime64(3, 'UTC') COMMENT 'When the hub decided.',
     `event_id` UUID COMMENT 'CloudEvents id of the event: a UUID (version 7 advised), unique within the source. Required.' CODEC(NONE),
     `source` LowCardinality(String) COMMENT 'CloudEvents source: urn:welfare:<org>:<system> of the system that publishes. Required, 1..200 characters.' CODEC(ZSTD(1)),
     `source_record_id` String COMMENT 'Identifier of the record in the source (ProtocolloDomanda, id_flusso and the like). Required, 1..64 characters. A change of state is a new record; a new version corrects one fact.' CODEC(ZSTD(1)),
@@ -704,7 +704,7 @@ COMMENT 'Records read from welfare.control.revocation, one row each, with their 
 
 CREATE TABLE IF NOT EXISTS store.subject_erased (
     `_partition` UInt32 COMMENT 'Partition of the record in the topic.',
-    `_offset` UInt64 COMMENT 'Offset of the record in its partition.' CODEC(Delta, ZSTD(1)),
+    `_offset` UInt64 COMMENT 'Offset of the record in its partition.',
     `_from` UInt64 COMMENT 'First offset of the block that the record was loaded with.',
     `_to` UInt64 COMMENT 'End of that block, exclusive.',
     `_end` Enum8('loaded' = 1, 'duplicate' = 2, 'rejected' = 3) COMMENT 'End of the record. Only loaded rows have the columns of the event.',
@@ -716,7 +716,7 @@ CREATE TABLE IF NOT EXISTS store.subject_erased (
     `_hash_version` UInt8 COMMENT 'Version of the content hash: hashes compare only within one.',
     `_owner` UInt64 COMMENT 'Instance of the loader that stored the block.',
     `_detail` String COMMENT 'JSON. Duplicate: source, event_id, of_partition, of_offset. Rejected: code, codes, field, message, source, event_id, value_hash; for E07 also of_partition, of_offset, of_hash, hash. Never a value.' CODEC(ZSTD(1)),
-    `_loaded_at` DateTime64(3, 'UTC') COMMENT 'When the hub decided.' CODEC(Delta, ZSTD(1)),
+    `_loaded_at` DateTime64(3, 'UTC') COMMENT 'When the hub decided.',
     `event_id` UUID COMMENT 'CloudEvents id of the event: a UUID (version 7 advised), unique within the source. Required.' CODEC(NONE),
     `source` LowCardinality(String) COMMENT 'CloudEvents source: urn:welfare:<org>:<system> of the system that publishes. Required, 1..200 characters.' CODEC(ZSTD(1)),
     `source_record_id` String COMMENT 'Identifier of the record in the source (ProtocolloDomanda, id_flusso and the like). Required, 1..64 characters. A change of state is a new record; a new version corrects one fact.' CODEC(ZSTD(1)),

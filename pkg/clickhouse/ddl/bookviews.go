@@ -215,21 +215,19 @@ func list(types []*event.Type, of func(*event.Type) string) string {
 	return strings.Join(out, ", ")
 }
 
-func freshnessFile() string {
-	m := &migration{}
-	m.view(view{
-		name: "welfare.freshness",
-		doc:  "How far the hub is, by partition: nothing lags where the four offsets are equal.",
-		columns: [][3]string{
-			{"topic", "LowCardinality(String)", "Topic."},
-			{"partition", "UInt32", "Partition."},
-			{"log_end", "UInt64", "End of the log, as last seen."},
-			{"ledgered_to", "UInt64", "Loaded up to here: every record before it has its end."},
-			{"settled_to", "UInt64", "Searched for races and erasures up to here."},
-			{"aggregated_to", "UInt64", "In the aggregates up to here."},
-			{"as_of", instant, "When the end of the log was seen."},
-		},
-		query: `
+var freshnessView = view{
+	name: "welfare.freshness",
+	doc:  "How far the hub is, by partition: nothing lags where the four offsets are equal.",
+	columns: [][3]string{
+		{"topic", "LowCardinality(String)", "Topic."},
+		{"partition", "UInt32", "Partition."},
+		{"log_end", "UInt64", "End of the log, as last seen."},
+		{"ledgered_to", "UInt64", "Loaded up to here: every record before it has its end."},
+		{"settled_to", "UInt64", "Searched for races and erasures up to here."},
+		{"aggregated_to", "UInt64", "In the aggregates up to here."},
+		{"as_of", instant, "When the end of the log was seen."},
+	},
+	query: `
 SELECT topic, partition, greatest(max(l), max(g)) AS log_end, max(g) AS ledgered_to, max(s) AS settled_to, max(a) AS aggregated_to, max(at) AS as_of
 FROM (
     SELECT topic, partition, argMax(store.log_end.log_end, store.log_end.as_of) AS l, 0 AS g, 0 AS s, 0 AS a, max(store.log_end.as_of) AS at
@@ -242,6 +240,4 @@ FROM (
     SELECT topic, partition, 0, 0, 0, max(store.aggregated.aggregated_to), toDateTime64(0, 3, 'UTC') FROM store.aggregated GROUP BY topic, partition
 )
 GROUP BY topic, partition`,
-	})
-	return m.text("How far the hub is. It reads store.aggregated, which the migration of the aggregates makes.")
 }

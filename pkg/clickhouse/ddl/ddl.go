@@ -17,8 +17,7 @@ type File struct{ Name, Text string }
 func Files() []File {
 	return []File{
 		{"00001_store.sql", storeFile()},
-		{"00002_public.sql", publicFile()},
-		{"00004_freshness.sql", freshnessFile()},
+		{"00004_public.sql", publicFile()},
 	}
 }
 

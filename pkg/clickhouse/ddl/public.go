@@ -36,8 +36,12 @@ func (m *migration) view(v view) {
 
 func publicFile() string {
 	m := &migration{}
+	m.view(erasuresAhead)
 	for _, t := range event.Types {
 		m.view(hidden(t))
+		if t.Field("householdPseudonym") >= 0 {
+			m.view(households(t))
+		}
 		m.view(live(t))
 	}
 	m.view(revocationsInForce)
@@ -52,10 +56,33 @@ func publicFile() string {
 	for _, v := range flagViews() {
 		m.view(v)
 	}
+	m.view(freshnessView)
 	return m.text(`The public views. Each event has welfare.<table>, its rows with values as in the event, and
 welfare.<table>_current, its records in force. Below them, in store: <table>_hidden (positions that no reader
 may see), <table>_live (the others), <table>_replaced (positions of the live that are not in force).
-Rows are left out by NOT IN over a small set of positions: an argMin over all rows would cost a hundred times as much.`)
+Rows are left out by NOT IN over a small set of positions: an argMin over all rows would cost a hundred times as much.
+This comes after the migration of the aggregates, whose store.aggregated and store.erased_households it reads.`)
+}
+
+// erasuresAhead: the aggregator puts what an erasure concerns into store.erased before it counts itself
+// ahead of it; only pairs of which it has not seen one half must be looked for by each reader.
+var erasuresAhead = view{
+	name: "store.erasures_ahead",
+	doc:  "Erasures that the aggregator has not come to.",
+	columns: [][3]string{
+		{"family", "LowCardinality(String)", "DEMAND, POVERTY or SCHOOL."},
+		{"pseudonym", "FixedString(32)", "Pseudonym, as bytes."},
+		{"requested_at", instant, "Instant of the request."},
+	},
+	query: `
+SELECT family, pseudonym, requested_at
+FROM store.erasures
+WHERE offset >= (` + bounds("welfare.control.erasure") + `)[partition]`,
+}
+
+// bounds selects how far the aggregator is, a map from the partitions of a topic; 0 where it is not.
+func bounds(topic string) string {
+	return fmt.Sprintf("SELECT mapFromArrays(groupArray(partition), groupArray(toUInt64(aggregated_to))) FROM store.aggregated WHERE topic = '%s'", topic)
 }
 
 var positionColumns = [][3]string{{"partition", "UInt32", "Partition."}, {"offset", "UInt64", "Offset."}}
@@ -63,14 +90,19 @@ var positionColumns = [][3]string{{"partition", "UInt32", "Partition."}, {"offse
 // erasable tells the types whose rows an erasure removes.
 func erasable(t *event.Type) bool { return t.Subject >= 0 && t.Family != event.FamilyControl }
 
-// concerned selects positions of rows whose column holds an erased pseudonym. The set comes first, so
-// that without erasures nothing is read, and with few the index on the subject leaves little.
+// concerned selects positions of rows whose column holds an erased pseudonym, where the aggregator has
+// not found them yet: new erasures against all rows, and new rows against all erasures. Without new
+// ones, next to nothing is read. The instants come from a map and not by a join, for a query over many
+// of these views cannot afford a hash table for each; the map is searched for the few rows that pass IN.
 func concerned(t *event.Type, column string) string {
-	return fmt.Sprintf(`SELECT r._partition AS partition, r._offset AS offset
-FROM (SELECT _partition, _offset, assumeNotNull(%[2]s) AS pseudonym, occurred_at FROM store.%[1]s
-    WHERE %[2]s IN (SELECT pseudonym FROM store.erasures WHERE family = '%[3]s') AND _end = 'loaded') AS r
-INNER JOIN (SELECT pseudonym, requested_at FROM store.erasures WHERE family = '%[3]s') AS e USING (pseudonym)
-WHERE r.occurred_at <= e.requested_at`, t.Table, column, t.Family)
+	return fmt.Sprintf(`SELECT _partition AS partition, _offset AS offset FROM store.%[1]s
+WHERE _end = 'loaded' AND %[2]s IN (SELECT pseudonym FROM store.erasures_ahead WHERE family = '%[3]s')
+    AND occurred_at <= (%[5]s)[assumeNotNull(%[2]s)]
+UNION ALL
+SELECT _partition AS partition, _offset AS offset FROM store.%[1]s
+WHERE _end = 'loaded' AND _offset >= (%[4]s)[_partition] AND %[2]s IN (SELECT pseudonym FROM store.erasures WHERE family = '%[3]s')
+    AND occurred_at <= (%[5]s)[assumeNotNull(%[2]s)]`, t.Table, column, t.Family, bounds(t.Topic),
+		fmt.Sprintf("SELECT mapFromArrays(groupArray(pseudonym), groupArray(up_to)) FROM (SELECT pseudonym, max(requested_at) AS up_to FROM store.erasures WHERE family = '%s' GROUP BY pseudonym)", t.Family))
 }
 
 // visibleRows are the rows of a storage table that readers may see, with every stored column.
@@ -87,17 +119,24 @@ func hidden(t *event.Type) view {
 	q := fmt.Sprintf("SELECT partition, offset FROM store.superseded WHERE topic = '%s'", t.Topic)
 	doc := "Positions of loaded rows that no reader may see: superseded."
 	if erasable(t) {
-		q += "\nUNION ALL\n" + concerned(t, t.Fields[t.Subject].Column)
-		doc = "Positions of loaded rows that no reader may see: superseded, or of a subject with an erasure in force that is not applied yet."
+		q += fmt.Sprintf("\nUNION ALL\nSELECT partition, offset FROM store.erased WHERE topic = '%s'\nUNION ALL\n%s", t.Topic, concerned(t, t.Fields[t.Subject].Column))
+		doc = "Positions of loaded rows that no reader may see: superseded, or of a subject with an erasure in force, whether or not it is applied."
 	}
 	return view{name: "store." + t.Table + "_hidden", doc: doc, columns: positionColumns, query: q}
 }
 
+func households(t *event.Type) view {
+	return view{
+		name: "store." + t.Table + "_households", columns: positionColumns,
+		doc:   "Positions of rows whose household_pseudonym is that of an erased subject.",
+		query: fmt.Sprintf("SELECT partition, offset FROM store.erased_households WHERE topic = '%s'\nUNION ALL\n%s", t.Topic, concerned(t, "household_pseudonym")),
+	}
+}
+
 func live(t *event.Type) view {
 	columns := "*"
-	if i := t.Field("householdPseudonym"); i >= 0 {
-		columns = fmt.Sprintf("* REPLACE (if((_partition, _offset) IN (\n%s\n), NULL, household_pseudonym) AS household_pseudonym)",
-			concerned(t, t.Fields[i].Column))
+	if t.Field("householdPseudonym") >= 0 {
+		columns = fmt.Sprintf("* REPLACE (if((_partition, _offset) IN (SELECT partition, offset FROM store.%s_households), NULL, household_pseudonym) AS household_pseudonym)", t.Table)
 	}
 	return view{
 		name:  "store." + t.Table + "_live",

@@ -3,9 +3,21 @@
 -- welfare.<table>_current, its records in force. Below them, in store: <table>_hidden (positions that no reader
 -- may see), <table>_live (the others), <table>_replaced (positions of the live that are not in force).
 -- Rows are left out by NOT IN over a small set of positions: an argMin over all rows would cost a hundred times as much.
+-- This comes after the migration of the aggregates, whose store.aggregated and store.erased_households it reads.
 
 -- +goose NO TRANSACTION
 -- +goose Up
+
+CREATE OR REPLACE VIEW store.erasures_ahead (
+    `family` LowCardinality(String) COMMENT 'DEMAND, POVERTY or SCHOOL.',
+    `pseudonym` FixedString(32) COMMENT 'Pseudonym, as bytes.',
+    `requested_at` DateTime64(3, 'UTC') COMMENT 'Instant of the request.'
+)
+DEFINER = CURRENT_USER SQL SECURITY DEFINER
+AS SELECT family, pseudonym, requested_at
+FROM store.erasures
+WHERE offset >= (SELECT mapFromArrays(groupArray(partition), groupArray(toUInt64(aggregated_to))) FROM store.aggregated WHERE topic = 'welfare.control.erasure')[partition]
+COMMENT 'Erasures that the aggregator has not come to.';
 
 CREATE OR REPLACE VIEW store.service_offer_published_hidden (
     `partition` UInt32 COMMENT 'Partition.',
@@ -40,22 +52,36 @@ CREATE OR REPLACE VIEW store.service_requested_hidden (
 DEFINER = CURRENT_USER SQL SECURITY DEFINER
 AS SELECT partition, offset FROM store.superseded WHERE topic = 'welfare.demand.request'
 UNION ALL
-SELECT r._partition AS partition, r._offset AS offset
-FROM (SELECT _partition, _offset, assumeNotNull(pseudonym) AS pseudonym, occurred_at FROM store.service_requested
-    WHERE pseudonym IN (SELECT pseudonym FROM store.erasures WHERE family = 'DEMAND') AND _end = 'loaded') AS r
-INNER JOIN (SELECT pseudonym, requested_at FROM store.erasures WHERE family = 'DEMAND') AS e USING (pseudonym)
-WHERE r.occurred_at <= e.requested_at
-COMMENT 'Positions of loaded rows that no reader may see: superseded, or of a subject with an erasure in force that is not applied yet.';
+SELECT partition, offset FROM store.erased WHERE topic = 'welfare.demand.request'
+UNION ALL
+SELECT _partition AS partition, _offset AS offset FROM store.service_requested
+WHERE _end = 'loaded' AND pseudonym IN (SELECT pseudonym FROM store.erasures_ahead WHERE family = 'DEMAND')
+    AND occurred_at <= (SELECT mapFromArrays(groupArray(pseudonym), groupArray(up_to)) FROM (SELECT pseudonym, max(requested_at) AS up_to FROM store.erasures WHERE family = 'DEMAND' GROUP BY pseudonym))[assumeNotNull(pseudonym)]
+UNION ALL
+SELECT _partition AS partition, _offset AS offset FROM store.service_requested
+WHERE _end = 'loaded' AND _offset >= (SELECT mapFromArrays(groupArray(partition), groupArray(toUInt64(aggregated_to))) FROM store.aggregated WHERE topic = 'welfare.demand.request')[_partition] AND pseudonym IN (SELECT pseudonym FROM store.erasures WHERE family = 'DEMAND')
+    AND occurred_at <= (SELECT mapFromArrays(groupArray(pseudonym), groupArray(up_to)) FROM (SELECT pseudonym, max(requested_at) AS up_to FROM store.erasures WHERE family = 'DEMAND' GROUP BY pseudonym))[assumeNotNull(pseudonym)]
+COMMENT 'Positions of loaded rows that no reader may see: superseded, or of a subject with an erasure in force, whether or not it is applied.';
+
+CREATE OR REPLACE VIEW store.service_requested_households (
+    `partition` UInt32 COMMENT 'Partition.',
+    `offset` UInt64 COMMENT 'Offset.'
+)
+DEFINER = CURRENT_USER SQL SECURITY DEFINER
+AS SELECT partition, offset FROM store.erased_households WHERE topic = 'welfare.demand.request'
+UNION ALL
+SELECT _partition AS partition, _offset AS offset FROM store.service_requested
+WHERE _end = 'loaded' AND household_pseudonym IN (SELECT pseudonym FROM store.erasures_ahead WHERE family = 'DEMAND')
+    AND occurred_at <= (SELECT mapFromArrays(groupArray(pseudonym), groupArray(up_to)) FROM (SELECT pseudonym, max(requested_at) AS up_to FROM store.erasures WHERE family = 'DEMAND' GROUP BY pseudonym))[assumeNotNull(household_pseudonym)]
+UNION ALL
+SELECT _partition AS partition, _offset AS offset FROM store.service_requested
+WHERE _end = 'loaded' AND _offset >= (SELECT mapFromArrays(groupArray(partition), groupArray(toUInt64(aggregated_to))) FROM store.aggregated WHERE topic = 'welfare.demand.request')[_partition] AND household_pseudonym IN (SELECT pseudonym FROM store.erasures WHERE family = 'DEMAND')
+    AND occurred_at <= (SELECT mapFromArrays(groupArray(pseudonym), groupArray(up_to)) FROM (SELECT pseudonym, max(requested_at) AS up_to FROM store.erasures WHERE family = 'DEMAND' GROUP BY pseudonym))[assumeNotNull(household_pseudonym)]
+COMMENT 'Positions of rows whose household_pseudonym is that of an erased subject.';
 
 CREATE OR REPLACE VIEW store.service_requested_live
 DEFINER = CURRENT_USER SQL SECURITY DEFINER
-AS SELECT * REPLACE (if((_partition, _offset) IN (
-SELECT r._partition AS partition, r._offset AS offset
-FROM (SELECT _partition, _offset, assumeNotNull(household_pseudonym) AS pseudonym, occurred_at FROM store.service_requested
-    WHERE household_pseudonym IN (SELECT pseudonym FROM store.erasures WHERE family = 'DEMAND') AND _end = 'loaded') AS r
-INNER JOIN (SELECT pseudonym, requested_at FROM store.erasures WHERE family = 'DEMAND') AS e USING (pseudonym)
-WHERE r.occurred_at <= e.requested_at
-), NULL, household_pseudonym) AS household_pseudonym), _record FROM store.service_requested WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.service_requested_hidden)
+AS SELECT * REPLACE (if((_partition, _offset) IN (SELECT partition, offset FROM store.service_requested_households), NULL, household_pseudonym) AS household_pseudonym), _record FROM store.service_requested WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.service_requested_hidden)
 COMMENT 'Loaded rows that readers may see, as they are stored. household_pseudonym is NULL where it was erased.';
 
 CREATE OR REPLACE VIEW store.need_assessed_hidden (
@@ -65,22 +91,36 @@ CREATE OR REPLACE VIEW store.need_assessed_hidden (
 DEFINER = CURRENT_USER SQL SECURITY DEFINER
 AS SELECT partition, offset FROM store.superseded WHERE topic = 'welfare.demand.assessment'
 UNION ALL
-SELECT r._partition AS partition, r._offset AS offset
-FROM (SELECT _partition, _offset, assumeNotNull(pseudonym) AS pseudonym, occurred_at FROM store.need_assessed
-    WHERE pseudonym IN (SELECT pseudonym FROM store.erasures WHERE family = 'DEMAND') AND _end = 'loaded') AS r
-INNER JOIN (SELECT pseudonym, requested_at FROM store.erasures WHERE family = 'DEMAND') AS e USING (pseudonym)
-WHERE r.occurred_at <= e.requested_at
-COMMENT 'Positions of loaded rows that no reader may see: superseded, or of a subject with an erasure in force that is not applied yet.';
+SELECT partition, offset FROM store.erased WHERE topic = 'welfare.demand.assessment'
+UNION ALL
+SELECT _partition AS partition, _offset AS offset FROM store.need_assessed
+WHERE _end = 'loaded' AND pseudonym IN (SELECT pseudonym FROM store.erasures_ahead WHERE family = 'DEMAND')
+    AND occurred_at <= (SELECT mapFromArrays(groupArray(pseudonym), groupArray(up_to)) FROM (SELECT pseudonym, max(requested_at) AS up_to FROM store.erasures WHERE family = 'DEMAND' GROUP BY pseudonym))[assumeNotNull(pseudonym)]
+UNION ALL
+SELECT _partition AS partition, _offset AS offset FROM store.need_assessed
+WHERE _end = 'loaded' AND _offset >= (SELECT mapFromArrays(groupArray(partition), groupArray(toUInt64(aggregated_to))) FROM store.aggregated WHERE topic = 'welfare.demand.assessment')[_partition] AND pseudonym IN (SELECT pseudonym FROM store.erasures WHERE family = 'DEMAND')
+    AND occurred_at <= (SELECT mapFromArrays(groupArray(pseudonym), groupArray(up_to)) FROM (SELECT pseudonym, max(requested_at) AS up_to FROM store.erasures WHERE family = 'DEMAND' GROUP BY pseudonym))[assumeNotNull(pseudonym)]
+COMMENT 'Positions of loaded rows that no reader may see: superseded, or of a subject with an erasure in force, whether or not it is applied.';
+
+CREATE OR REPLACE VIEW store.need_assessed_households (
+    `partition` UInt32 COMMENT 'Partition.',
+    `offset` UInt64 COMMENT 'Offset.'
+)
+DEFINER = CURRENT_USER SQL SECURITY DEFINER
+AS SELECT partition, offset FROM store.erased_households WHERE topic = 'welfare.demand.assessment'
+UNION ALL
+SELECT _partition AS partition, _offset AS offset FROM store.need_assessed
+WHERE _end = 'loaded' AND household_pseudonym IN (SELECT pseudonym FROM store.erasures_ahead WHERE family = 'DEMAND')
+    AND occurred_at <= (SELECT mapFromArrays(groupArray(pseudonym), groupArray(up_to)) FROM (SELECT pseudonym, max(requested_at) AS up_to FROM store.erasures WHERE family = 'DEMAND' GROUP BY pseudonym))[assumeNotNull(household_pseudonym)]
+UNION ALL
+SELECT _partition AS partition, _offset AS offset FROM store.need_assessed
+WHERE _end = 'loaded' AND _offset >= (SELECT mapFromArrays(groupArray(partition), groupArray(toUInt64(aggregated_to))) FROM store.aggregated WHERE topic = 'welfare.demand.assessment')[_partition] AND household_pseudonym IN (SELECT pseudonym FROM store.erasures WHERE family = 'DEMAND')
+    AND occurred_at <= (SELECT mapFromArrays(groupArray(pseudonym), groupArray(up_to)) FROM (SELECT pseudonym, max(requested_at) AS up_to FROM store.erasures WHERE family = 'DEMAND' GROUP BY pseudonym))[assumeNotNull(household_pseudonym)]
+COMMENT 'Positions of rows whose household_pseudonym is that of an erased subject.';
 
 CREATE OR REPLACE VIEW store.need_assessed_live
 DEFINER = CURRENT_USER SQL SECURITY DEFINER
-AS SELECT * REPLACE (if((_partition, _offset) IN (
-SELECT r._partition AS partition, r._offset AS offset
-FROM (SELECT _partition, _offset, assumeNotNull(household_pseudonym) AS pseudonym, occurred_at FROM store.need_assessed
-    WHERE household_pseudonym IN (SELECT pseudonym FROM store.erasures WHERE family = 'DEMAND') AND _end = 'loaded') AS r
-INNER JOIN (SELECT pseudonym, requested_at FROM store.erasures WHERE family = 'DEMAND') AS e USING (pseudonym)
-WHERE r.occurred_at <= e.requested_at
-), NULL, household_pseudonym) AS household_pseudonym), _record FROM store.need_assessed WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.need_assessed_hidden)
+AS SELECT * REPLACE (if((_partition, _offset) IN (SELECT partition, offset FROM store.need_assessed_households), NULL, household_pseudonym) AS household_pseudonym), _record FROM store.need_assessed WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.need_assessed_hidden)
 COMMENT 'Loaded rows that readers may see, as they are stored. household_pseudonym is NULL where it was erased.';
 
 CREATE OR REPLACE VIEW store.waiting_list_changed_hidden (
@@ -90,22 +130,36 @@ CREATE OR REPLACE VIEW store.waiting_list_changed_hidden (
 DEFINER = CURRENT_USER SQL SECURITY DEFINER
 AS SELECT partition, offset FROM store.superseded WHERE topic = 'welfare.demand.waiting'
 UNION ALL
-SELECT r._partition AS partition, r._offset AS offset
-FROM (SELECT _partition, _offset, assumeNotNull(pseudonym) AS pseudonym, occurred_at FROM store.waiting_list_changed
-    WHERE pseudonym IN (SELECT pseudonym FROM store.erasures WHERE family = 'DEMAND') AND _end = 'loaded') AS r
-INNER JOIN (SELECT pseudonym, requested_at FROM store.erasures WHERE family = 'DEMAND') AS e USING (pseudonym)
-WHERE r.occurred_at <= e.requested_at
-COMMENT 'Positions of loaded rows that no reader may see: superseded, or of a subject with an erasure in force that is not applied yet.';
+SELECT partition, offset FROM store.erased WHERE topic = 'welfare.demand.waiting'
+UNION ALL
+SELECT _partition AS partition, _offset AS offset FROM store.waiting_list_changed
+WHERE _end = 'loaded' AND pseudonym IN (SELECT pseudonym FROM store.erasures_ahead WHERE family = 'DEMAND')
+    AND occurred_at <= (SELECT mapFromArrays(groupArray(pseudonym), groupArray(up_to)) FROM (SELECT pseudonym, max(requested_at) AS up_to FROM store.erasures WHERE family = 'DEMAND' GROUP BY pseudonym))[assumeNotNull(pseudonym)]
+UNION ALL
+SELECT _partition AS partition, _offset AS offset FROM store.waiting_list_changed
+WHERE _end = 'loaded' AND _offset >= (SELECT mapFromArrays(groupArray(partition), groupArray(toUInt64(aggregated_to))) FROM store.aggregated WHERE topic = 'welfare.demand.waiting')[_partition] AND pseudonym IN (SELECT pseudonym FROM store.erasures WHERE family = 'DEMAND')
+    AND occurred_at <= (SELECT mapFromArrays(groupArray(pseudonym), groupArray(up_to)) FROM (SELECT pseudonym, max(requested_at) AS up_to FROM store.erasures WHERE family = 'DEMAND' GROUP BY pseudonym))[assumeNotNull(pseudonym)]
+COMMENT 'Positions of loaded rows that no reader may see: superseded, or of a subject with an erasure in force, whether or not it is applied.';
+
+CREATE OR REPLACE VIEW store.waiting_list_changed_households (
+    `partition` UInt32 COMMENT 'Partition.',
+    `offset` UInt64 COMMENT 'Offset.'
+)
+DEFINER = CURRENT_USER SQL SECURITY DEFINER
+AS SELECT partition, offset FROM store.erased_households WHERE topic = 'welfare.demand.waiting'
+UNION ALL
+SELECT _partition AS partition, _offset AS offset FROM store.waiting_list_changed
+WHERE _end = 'loaded' AND household_pseudonym IN (SELECT pseudonym FROM store.erasures_ahead WHERE family = 'DEMAND')
+    AND occurred_at <= (SELECT mapFromArrays(groupArray(pseudonym), groupArray(up_to)) FROM (SELECT pseudonym, max(requested_at) AS up_to FROM store.erasures WHERE family = 'DEMAND' GROUP BY pseudonym))[assumeNotNull(household_pseudonym)]
+UNION ALL
+SELECT _partition AS partition, _offset AS offset FROM store.waiting_list_changed
+WHERE _end = 'loaded' AND _offset >= (SELECT mapFromArrays(groupArray(partition), groupArray(toUInt64(aggregated_to))) FROM store.aggregated WHERE topic = 'welfare.demand.waiting')[_partition] AND household_pseudonym IN (SELECT pseudonym FROM store.erasures WHERE family = 'DEMAND')
+    AND occurred_at <= (SELECT mapFromArrays(groupArray(pseudonym), groupArray(up_to)) FROM (SELECT pseudonym, max(requested_at) AS up_to FROM store.erasures WHERE family = 'DEMAND' GROUP BY pseudonym))[assumeNotNull(household_pseudonym)]
+COMMENT 'Positions of rows whose household_pseudonym is that of an erased subject.';
 
 CREATE OR REPLACE VIEW store.waiting_list_changed_live
 DEFINER = CURRENT_USER SQL SECURITY DEFINER
-AS SELECT * REPLACE (if((_partition, _offset) IN (
-SELECT r._partition AS partition, r._offset AS offset
-FROM (SELECT _partition, _offset, assumeNotNull(household_pseudonym) AS pseudonym, occurred_at FROM store.waiting_list_changed
-    WHERE household_pseudonym IN (SELECT pseudonym FROM store.erasures WHERE family = 'DEMAND') AND _end = 'loaded') AS r
-INNER JOIN (SELECT pseudonym, requested_at FROM store.erasures WHERE family = 'DEMAND') AS e USING (pseudonym)
-WHERE r.occurred_at <= e.requested_at
-), NULL, household_pseudonym) AS household_pseudonym), _record FROM store.waiting_list_changed WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.waiting_list_changed_hidden)
+AS SELECT * REPLACE (if((_partition, _offset) IN (SELECT partition, offset FROM store.waiting_list_changed_households), NULL, household_pseudonym) AS household_pseudonym), _record FROM store.waiting_list_changed WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.waiting_list_changed_hidden)
 COMMENT 'Loaded rows that readers may see, as they are stored. household_pseudonym is NULL where it was erased.';
 
 CREATE OR REPLACE VIEW store.benefit_decided_hidden (
@@ -115,22 +169,36 @@ CREATE OR REPLACE VIEW store.benefit_decided_hidden (
 DEFINER = CURRENT_USER SQL SECURITY DEFINER
 AS SELECT partition, offset FROM store.superseded WHERE topic = 'welfare.demand.benefit'
 UNION ALL
-SELECT r._partition AS partition, r._offset AS offset
-FROM (SELECT _partition, _offset, assumeNotNull(pseudonym) AS pseudonym, occurred_at FROM store.benefit_decided
-    WHERE pseudonym IN (SELECT pseudonym FROM store.erasures WHERE family = 'DEMAND') AND _end = 'loaded') AS r
-INNER JOIN (SELECT pseudonym, requested_at FROM store.erasures WHERE family = 'DEMAND') AS e USING (pseudonym)
-WHERE r.occurred_at <= e.requested_at
-COMMENT 'Positions of loaded rows that no reader may see: superseded, or of a subject with an erasure in force that is not applied yet.';
+SELECT partition, offset FROM store.erased WHERE topic = 'welfare.demand.benefit'
+UNION ALL
+SELECT _partition AS partition, _offset AS offset FROM store.benefit_decided
+WHERE _end = 'loaded' AND pseudonym IN (SELECT pseudonym FROM store.erasures_ahead WHERE family = 'DEMAND')
+    AND occurred_at <= (SELECT mapFromArrays(groupArray(pseudonym), groupArray(up_to)) FROM (SELECT pseudonym, max(requested_at) AS up_to FROM store.erasures WHERE family = 'DEMAND' GROUP BY pseudonym))[assumeNotNull(pseudonym)]
+UNION ALL
+SELECT _partition AS partition, _offset AS offset FROM store.benefit_decided
+WHERE _end = 'loaded' AND _offset >= (SELECT mapFromArrays(groupArray(partition), groupArray(toUInt64(aggregated_to))) FROM store.aggregated WHERE topic = 'welfare.demand.benefit')[_partition] AND pseudonym IN (SELECT pseudonym FROM store.erasures WHERE family = 'DEMAND')
+    AND occurred_at <= (SELECT mapFromArrays(groupArray(pseudonym), groupArray(up_to)) FROM (SELECT pseudonym, max(requested_at) AS up_to FROM store.erasures WHERE family = 'DEMAND' GROUP BY pseudonym))[assumeNotNull(pseudonym)]
+COMMENT 'Positions of loaded rows that no reader may see: superseded, or of a subject with an erasure in force, whether or not it is applied.';
+
+CREATE OR REPLACE VIEW store.benefit_decided_households (
+    `partition` UInt32 COMMENT 'Partition.',
+    `offset` UInt64 COMMENT 'Offset.'
+)
+DEFINER = CURRENT_USER SQL SECURITY DEFINER
+AS SELECT partition, offset FROM store.erased_households WHERE topic = 'welfare.demand.benefit'
+UNION ALL
+SELECT _partition AS partition, _offset AS offset FROM store.benefit_decided
+WHERE _end = 'loaded' AND household_pseudonym IN (SELECT pseudonym FROM store.erasures_ahead WHERE family = 'DEMAND')
+    AND occurred_at <= (SELECT mapFromArrays(groupArray(pseudonym), groupArray(up_to)) FROM (SELECT pseudonym, max(requested_at) AS up_to FROM store.erasures WHERE family = 'DEMAND' GROUP BY pseudonym))[assumeNotNull(household_pseudonym)]
+UNION ALL
+SELECT _partition AS partition, _offset AS offset FROM store.benefit_decided
+WHERE _end = 'loaded' AND _offset >= (SELECT mapFromArrays(groupArray(partition), groupArray(toUInt64(aggregated_to))) FROM store.aggregated WHERE topic = 'welfare.demand.benefit')[_partition] AND household_pseudonym IN (SELECT pseudonym FROM store.erasures WHERE family = 'DEMAND')
+    AND occurred_at <= (SELECT mapFromArrays(groupArray(pseudonym), groupArray(up_to)) FROM (SELECT pseudonym, max(requested_at) AS up_to FROM store.erasures WHERE family = 'DEMAND' GROUP BY pseudonym))[assumeNotNull(household_pseudonym)]
+COMMENT 'Positions of rows whose household_pseudonym is that of an erased subject.';
 
 CREATE OR REPLACE VIEW store.benefit_decided_live
 DEFINER = CURRENT_USER SQL SECURITY DEFINER
-AS SELECT * REPLACE (if((_partition, _offset) IN (
-SELECT r._partition AS partition, r._offset AS offset
-FROM (SELECT _partition, _offset, assumeNotNull(household_pseudonym) AS pseudonym, occurred_at FROM store.benefit_decided
-    WHERE household_pseudonym IN (SELECT pseudonym FROM store.erasures WHERE family = 'DEMAND') AND _end = 'loaded') AS r
-INNER JOIN (SELECT pseudonym, requested_at FROM store.erasures WHERE family = 'DEMAND') AS e USING (pseudonym)
-WHERE r.occurred_at <= e.requested_at
-), NULL, household_pseudonym) AS household_pseudonym), _record FROM store.benefit_decided WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.benefit_decided_hidden)
+AS SELECT * REPLACE (if((_partition, _offset) IN (SELECT partition, offset FROM store.benefit_decided_households), NULL, household_pseudonym) AS household_pseudonym), _record FROM store.benefit_decided WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.benefit_decided_hidden)
 COMMENT 'Loaded rows that readers may see, as they are stored. household_pseudonym is NULL where it was erased.';
 
 CREATE OR REPLACE VIEW store.service_delivered_hidden (
@@ -140,22 +208,36 @@ CREATE OR REPLACE VIEW store.service_delivered_hidden (
 DEFINER = CURRENT_USER SQL SECURITY DEFINER
 AS SELECT partition, offset FROM store.superseded WHERE topic = 'welfare.demand.delivery'
 UNION ALL
-SELECT r._partition AS partition, r._offset AS offset
-FROM (SELECT _partition, _offset, assumeNotNull(pseudonym) AS pseudonym, occurred_at FROM store.service_delivered
-    WHERE pseudonym IN (SELECT pseudonym FROM store.erasures WHERE family = 'DEMAND') AND _end = 'loaded') AS r
-INNER JOIN (SELECT pseudonym, requested_at FROM store.erasures WHERE family = 'DEMAND') AS e USING (pseudonym)
-WHERE r.occurred_at <= e.requested_at
-COMMENT 'Positions of loaded rows that no reader may see: superseded, or of a subject with an erasure in force that is not applied yet.';
+SELECT partition, offset FROM store.erased WHERE topic = 'welfare.demand.delivery'
+UNION ALL
+SELECT _partition AS partition, _offset AS offset FROM store.service_delivered
+WHERE _end = 'loaded' AND pseudonym IN (SELECT pseudonym FROM store.erasures_ahead WHERE family = 'DEMAND')
+    AND occurred_at <= (SELECT mapFromArrays(groupArray(pseudonym), groupArray(up_to)) FROM (SELECT pseudonym, max(requested_at) AS up_to FROM store.erasures WHERE family = 'DEMAND' GROUP BY pseudonym))[assumeNotNull(pseudonym)]
+UNION ALL
+SELECT _partition AS partition, _offset AS offset FROM store.service_delivered
+WHERE _end = 'loaded' AND _offset >= (SELECT mapFromArrays(groupArray(partition), groupArray(toUInt64(aggregated_to))) FROM store.aggregated WHERE topic = 'welfare.demand.delivery')[_partition] AND pseudonym IN (SELECT pseudonym FROM store.erasures WHERE family = 'DEMAND')
+    AND occurred_at <= (SELECT mapFromArrays(groupArray(pseudonym), groupArray(up_to)) FROM (SELECT pseudonym, max(requested_at) AS up_to FROM store.erasures WHERE family = 'DEMAND' GROUP BY pseudonym))[assumeNotNull(pseudonym)]
+COMMENT 'Positions of loaded rows that no reader may see: superseded, or of a subject with an erasure in force, whether or not it is applied.';
+
+CREATE OR REPLACE VIEW store.service_delivered_households (
+    `partition` UInt32 COMMENT 'Partition.',
+    `offset` UInt64 COMMENT 'Offset.'
+)
+DEFINER = CURRENT_USER SQL SECURITY DEFINER
+AS SELECT partition, offset FROM store.erased_households WHERE topic = 'welfare.demand.delivery'
+UNION ALL
+SELECT _partition AS partition, _offset AS offset FROM store.service_delivered
+WHERE _end = 'loaded' AND household_pseudonym IN (SELECT pseudonym FROM store.erasures_ahead WHERE family = 'DEMAND')
+    AND occurred_at <= (SELECT mapFromArrays(groupArray(pseudonym), groupArray(up_to)) FROM (SELECT pseudonym, max(requested_at) AS up_to FROM store.erasures WHERE family = 'DEMAND' GROUP BY pseudonym))[assumeNotNull(household_pseudonym)]
+UNION ALL
+SELECT _partition AS partition, _offset AS offset FROM store.service_delivered
+WHERE _end = 'loaded' AND _offset >= (SELECT mapFromArrays(groupArray(partition), groupArray(toUInt64(aggregated_to))) FROM store.aggregated WHERE topic = 'welfare.demand.delivery')[_partition] AND household_pseudonym IN (SELECT pseudonym FROM store.erasures WHERE family = 'DEMAND')
+    AND occurred_at <= (SELECT mapFromArrays(groupArray(pseudonym), groupArray(up_to)) FROM (SELECT pseudonym, max(requested_at) AS up_to FROM store.erasures WHERE family = 'DEMAND' GROUP BY pseudonym))[assumeNotNull(household_pseudonym)]
+COMMENT 'Positions of rows whose household_pseudonym is that of an erased subject.';
 
 CREATE OR REPLACE VIEW store.service_delivered_live
 DEFINER = CURRENT_USER SQL SECURITY DEFINER
-AS SELECT * REPLACE (if((_partition, _offset) IN (
-SELECT r._partition AS partition, r._offset AS offset
-FROM (SELECT _partition, _offset, assumeNotNull(household_pseudonym) AS pseudonym, occurred_at FROM store.service_delivered
-    WHERE household_pseudonym IN (SELECT pseudonym FROM store.erasures WHERE family = 'DEMAND') AND _end = 'loaded') AS r
-INNER JOIN (SELECT pseudonym, requested_at FROM store.erasures WHERE family = 'DEMAND') AS e USING (pseudonym)
-WHERE r.occurred_at <= e.requested_at
-), NULL, household_pseudonym) AS household_pseudonym), _record FROM store.service_delivered WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.service_delivered_hidden)
+AS SELECT * REPLACE (if((_partition, _offset) IN (SELECT partition, offset FROM store.service_delivered_households), NULL, household_pseudonym) AS household_pseudonym), _record FROM store.service_delivered WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.service_delivered_hidden)
 COMMENT 'Loaded rows that readers may see, as they are stored. household_pseudonym is NULL where it was erased.';
 
 CREATE OR REPLACE VIEW store.territory_upserted_hidden (
@@ -191,22 +273,36 @@ CREATE OR REPLACE VIEW store.deprivation_observed_hidden (
 DEFINER = CURRENT_USER SQL SECURITY DEFINER
 AS SELECT partition, offset FROM store.superseded WHERE topic = 'welfare.poverty.deprivation'
 UNION ALL
-SELECT r._partition AS partition, r._offset AS offset
-FROM (SELECT _partition, _offset, assumeNotNull(pseudonym) AS pseudonym, occurred_at FROM store.deprivation_observed
-    WHERE pseudonym IN (SELECT pseudonym FROM store.erasures WHERE family = 'POVERTY') AND _end = 'loaded') AS r
-INNER JOIN (SELECT pseudonym, requested_at FROM store.erasures WHERE family = 'POVERTY') AS e USING (pseudonym)
-WHERE r.occurred_at <= e.requested_at
-COMMENT 'Positions of loaded rows that no reader may see: superseded, or of a subject with an erasure in force that is not applied yet.';
+SELECT partition, offset FROM store.erased WHERE topic = 'welfare.poverty.deprivation'
+UNION ALL
+SELECT _partition AS partition, _offset AS offset FROM store.deprivation_observed
+WHERE _end = 'loaded' AND pseudonym IN (SELECT pseudonym FROM store.erasures_ahead WHERE family = 'POVERTY')
+    AND occurred_at <= (SELECT mapFromArrays(groupArray(pseudonym), groupArray(up_to)) FROM (SELECT pseudonym, max(requested_at) AS up_to FROM store.erasures WHERE family = 'POVERTY' GROUP BY pseudonym))[assumeNotNull(pseudonym)]
+UNION ALL
+SELECT _partition AS partition, _offset AS offset FROM store.deprivation_observed
+WHERE _end = 'loaded' AND _offset >= (SELECT mapFromArrays(groupArray(partition), groupArray(toUInt64(aggregated_to))) FROM store.aggregated WHERE topic = 'welfare.poverty.deprivation')[_partition] AND pseudonym IN (SELECT pseudonym FROM store.erasures WHERE family = 'POVERTY')
+    AND occurred_at <= (SELECT mapFromArrays(groupArray(pseudonym), groupArray(up_to)) FROM (SELECT pseudonym, max(requested_at) AS up_to FROM store.erasures WHERE family = 'POVERTY' GROUP BY pseudonym))[assumeNotNull(pseudonym)]
+COMMENT 'Positions of loaded rows that no reader may see: superseded, or of a subject with an erasure in force, whether or not it is applied.';
+
+CREATE OR REPLACE VIEW store.deprivation_observed_households (
+    `partition` UInt32 COMMENT 'Partition.',
+    `offset` UInt64 COMMENT 'Offset.'
+)
+DEFINER = CURRENT_USER SQL SECURITY DEFINER
+AS SELECT partition, offset FROM store.erased_households WHERE topic = 'welfare.poverty.deprivation'
+UNION ALL
+SELECT _partition AS partition, _offset AS offset FROM store.deprivation_observed
+WHERE _end = 'loaded' AND household_pseudonym IN (SELECT pseudonym FROM store.erasures_ahead WHERE family = 'POVERTY')
+    AND occurred_at <= (SELECT mapFromArrays(groupArray(pseudonym), groupArray(up_to)) FROM (SELECT pseudonym, max(requested_at) AS up_to FROM store.erasures WHERE family = 'POVERTY' GROUP BY pseudonym))[assumeNotNull(household_pseudonym)]
+UNION ALL
+SELECT _partition AS partition, _offset AS offset FROM store.deprivation_observed
+WHERE _end = 'loaded' AND _offset >= (SELECT mapFromArrays(groupArray(partition), groupArray(toUInt64(aggregated_to))) FROM store.aggregated WHERE topic = 'welfare.poverty.deprivation')[_partition] AND household_pseudonym IN (SELECT pseudonym FROM store.erasures WHERE family = 'POVERTY')
+    AND occurred_at <= (SELECT mapFromArrays(groupArray(pseudonym), groupArray(up_to)) FROM (SELECT pseudonym, max(requested_at) AS up_to FROM store.erasures WHERE family = 'POVERTY' GROUP BY pseudonym))[assumeNotNull(household_pseudonym)]
+COMMENT 'Positions of rows whose household_pseudonym is that of an erased subject.';
 
 CREATE OR REPLACE VIEW store.deprivation_observed_live
 DEFINER = CURRENT_USER SQL SECURITY DEFINER
-AS SELECT * REPLACE (if((_partition, _offset) IN (
-SELECT r._partition AS partition, r._offset AS offset
-FROM (SELECT _partition, _offset, assumeNotNull(household_pseudonym) AS pseudonym, occurred_at FROM store.deprivation_observed
-    WHERE household_pseudonym IN (SELECT pseudonym FROM store.erasures WHERE family = 'POVERTY') AND _end = 'loaded') AS r
-INNER JOIN (SELECT pseudonym, requested_at FROM store.erasures WHERE family = 'POVERTY') AS e USING (pseudonym)
-WHERE r.occurred_at <= e.requested_at
-), NULL, household_pseudonym) AS household_pseudonym), _record FROM store.deprivation_observed WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.deprivation_observed_hidden)
+AS SELECT * REPLACE (if((_partition, _offset) IN (SELECT partition, offset FROM store.deprivation_observed_households), NULL, household_pseudonym) AS household_pseudonym), _record FROM store.deprivation_observed WHERE _end = 'loaded' AND _gone = 0 AND (_partition, _offset) NOT IN (SELECT partition, offset FROM store.deprivation_observed_hidden)
 COMMENT 'Loaded rows that readers may see, as they are stored. household_pseudonym is NULL where it was erased.';
 
 CREATE OR REPLACE VIEW store.activity_session_held_hidden (
@@ -229,12 +325,16 @@ CREATE OR REPLACE VIEW store.attendance_recorded_hidden (
 DEFINER = CURRENT_USER SQL SECURITY DEFINER
 AS SELECT partition, offset FROM store.superseded WHERE topic = 'welfare.school.attendance'
 UNION ALL
-SELECT r._partition AS partition, r._offset AS offset
-FROM (SELECT _partition, _offset, assumeNotNull(student) AS pseudonym, occurred_at FROM store.attendance_recorded
-    WHERE student IN (SELECT pseudonym FROM store.erasures WHERE family = 'SCHOOL') AND _end = 'loaded') AS r
-INNER JOIN (SELECT pseudonym, requested_at FROM store.erasures WHERE family = 'SCHOOL') AS e USING (pseudonym)
-WHERE r.occurred_at <= e.requested_at
-COMMENT 'Positions of loaded rows that no reader may see: superseded, or of a subject with an erasure in force that is not applied yet.';
+SELECT partition, offset FROM store.erased WHERE topic = 'welfare.school.attendance'
+UNION ALL
+SELECT _partition AS partition, _offset AS offset FROM store.attendance_recorded
+WHERE _end = 'loaded' AND student IN (SELECT pseudonym FROM store.erasures_ahead WHERE family = 'SCHOOL')
+    AND occurred_at <= (SELECT mapFromArrays(groupArray(pseudonym), groupArray(up_to)) FROM (SELECT pseudonym, max(requested_at) AS up_to FROM store.erasures WHERE family = 'SCHOOL' GROUP BY pseudonym))[assumeNotNull(student)]
+UNION ALL
+SELECT _partition AS partition, _offset AS offset FROM store.attendance_recorded
+WHERE _end = 'loaded' AND _offset >= (SELECT mapFromArrays(groupArray(partition), groupArray(toUInt64(aggregated_to))) FROM store.aggregated WHERE topic = 'welfare.school.attendance')[_partition] AND student IN (SELECT pseudonym FROM store.erasures WHERE family = 'SCHOOL')
+    AND occurred_at <= (SELECT mapFromArrays(groupArray(pseudonym), groupArray(up_to)) FROM (SELECT pseudonym, max(requested_at) AS up_to FROM store.erasures WHERE family = 'SCHOOL' GROUP BY pseudonym))[assumeNotNull(student)]
+COMMENT 'Positions of loaded rows that no reader may see: superseded, or of a subject with an erasure in force, whether or not it is applied.';
 
 CREATE OR REPLACE VIEW store.attendance_recorded_live
 DEFINER = CURRENT_USER SQL SECURITY DEFINER
@@ -248,12 +348,16 @@ CREATE OR REPLACE VIEW store.indicator_observed_hidden (
 DEFINER = CURRENT_USER SQL SECURITY DEFINER
 AS SELECT partition, offset FROM store.superseded WHERE topic = 'welfare.school.indicator'
 UNION ALL
-SELECT r._partition AS partition, r._offset AS offset
-FROM (SELECT _partition, _offset, assumeNotNull(student) AS pseudonym, occurred_at FROM store.indicator_observed
-    WHERE student IN (SELECT pseudonym FROM store.erasures WHERE family = 'SCHOOL') AND _end = 'loaded') AS r
-INNER JOIN (SELECT pseudonym, requested_at FROM store.erasures WHERE family = 'SCHOOL') AS e USING (pseudonym)
-WHERE r.occurred_at <= e.requested_at
-COMMENT 'Positions of loaded rows that no reader may see: superseded, or of a subject with an erasure in force that is not applied yet.';
+SELECT partition, offset FROM store.erased WHERE topic = 'welfare.school.indicator'
+UNION ALL
+SELECT _partition AS partition, _offset AS offset FROM store.indicator_observed
+WHERE _end = 'loaded' AND student IN (SELECT pseudonym FROM store.erasures_ahead WHERE family = 'SCHOOL')
+    AND occurred_at <= (SELECT mapFromArrays(groupArray(pseudonym), groupArray(up_to)) FROM (SELECT pseudonym, max(requested_at) AS up_to FROM store.erasures WHERE family = 'SCHOOL' GROUP BY pseudonym))[assumeNotNull(student)]
+UNION ALL
+SELECT _partition AS partition, _offset AS offset FROM store.indicator_observed
+WHERE _end = 'loaded' AND _offset >= (SELECT mapFromArrays(groupArray(partition), groupArray(toUInt64(aggregated_to))) FROM store.aggregated WHERE topic = 'welfare.school.indicator')[_partition] AND student IN (SELECT pseudonym FROM store.erasures WHERE family = 'SCHOOL')
+    AND occurred_at <= (SELECT mapFromArrays(groupArray(pseudonym), groupArray(up_to)) FROM (SELECT pseudonym, max(requested_at) AS up_to FROM store.erasures WHERE family = 'SCHOOL' GROUP BY pseudonym))[assumeNotNull(student)]
+COMMENT 'Positions of loaded rows that no reader may see: superseded, or of a subject with an erasure in force, whether or not it is applied.';
 
 CREATE OR REPLACE VIEW store.indicator_observed_live
 DEFINER = CURRENT_USER SQL SECURITY DEFINER
@@ -267,12 +371,16 @@ CREATE OR REPLACE VIEW store.feedback_recorded_hidden (
 DEFINER = CURRENT_USER SQL SECURITY DEFINER
 AS SELECT partition, offset FROM store.superseded WHERE topic = 'welfare.school.feedback'
 UNION ALL
-SELECT r._partition AS partition, r._offset AS offset
-FROM (SELECT _partition, _offset, assumeNotNull(respondent) AS pseudonym, occurred_at FROM store.feedback_recorded
-    WHERE respondent IN (SELECT pseudonym FROM store.erasures WHERE family = 'SCHOOL') AND _end = 'loaded') AS r
-INNER JOIN (SELECT pseudonym, requested_at FROM store.erasures WHERE family = 'SCHOOL') AS e USING (pseudonym)
-WHERE r.occurred_at <= e.requested_at
-COMMENT 'Positions of loaded rows that no reader may see: superseded, or of a subject with an erasure in force that is not applied yet.';
+SELECT partition, offset FROM store.erased WHERE topic = 'welfare.school.feedback'
+UNION ALL
+SELECT _partition AS partition, _offset AS offset FROM store.feedback_recorded
+WHERE _end = 'loaded' AND respondent IN (SELECT pseudonym FROM store.erasures_ahead WHERE family = 'SCHOOL')
+    AND occurred_at <= (SELECT mapFromArrays(groupArray(pseudonym), groupArray(up_to)) FROM (SELECT pseudonym, max(requested_at) AS up_to FROM store.erasures WHERE family = 'SCHOOL' GROUP BY pseudonym))[assumeNotNull(respondent)]
+UNION ALL
+SELECT _partition AS partition, _offset AS offset FROM store.feedback_recorded
+WHERE _end = 'loaded' AND _offset >= (SELECT mapFromArrays(groupArray(partition), groupArray(toUInt64(aggregated_to))) FROM store.aggregated WHERE topic = 'welfare.school.feedback')[_partition] AND respondent IN (SELECT pseudonym FROM store.erasures WHERE family = 'SCHOOL')
+    AND occurred_at <= (SELECT mapFromArrays(groupArray(pseudonym), groupArray(up_to)) FROM (SELECT pseudonym, max(requested_at) AS up_to FROM store.erasures WHERE family = 'SCHOOL' GROUP BY pseudonym))[assumeNotNull(respondent)]
+COMMENT 'Positions of loaded rows that no reader may see: superseded, or of a subject with an erasure in force, whether or not it is applied.';
 
 CREATE OR REPLACE VIEW store.feedback_recorded_live
 DEFINER = CURRENT_USER SQL SECURITY DEFINER
@@ -3292,7 +3400,33 @@ INNER JOIN (
 ARRAY JOIN arrayFilter(c -> c != '', [if(ifNull(a.minutes_present, 0) > s.longest, 'W71', ''), if(a.occurred_at < s.earliest, 'W75', '')]) AS code
 COMMENT 'Warnings that depend on other events, as of now; those of an event alone are in its _flags. W04 comune unknown, W06 not in that ATS, W08 one version with two contents (all of them), W41 left without having entered, W42 granted and still waiting, W51 sexes or ages do not add up to the total (flagged), W52 several sources for one territory and date (all of them), W71 more minutes than the session had, W75 attendance before its session began.';
 
+CREATE OR REPLACE VIEW welfare.freshness (
+    `topic` LowCardinality(String) COMMENT 'Topic.',
+    `partition` UInt32 COMMENT 'Partition.',
+    `log_end` UInt64 COMMENT 'End of the log, as last seen.',
+    `ledgered_to` UInt64 COMMENT 'Loaded up to here: every record before it has its end.',
+    `settled_to` UInt64 COMMENT 'Searched for races and erasures up to here.',
+    `aggregated_to` UInt64 COMMENT 'In the aggregates up to here.',
+    `as_of` DateTime64(3, 'UTC') COMMENT 'When the end of the log was seen.'
+)
+DEFINER = CURRENT_USER SQL SECURITY DEFINER
+AS SELECT topic, partition, greatest(max(l), max(g)) AS log_end, max(g) AS ledgered_to, max(s) AS settled_to, max(a) AS aggregated_to, max(at) AS as_of
+FROM (
+    SELECT topic, partition, argMax(store.log_end.log_end, store.log_end.as_of) AS l, 0 AS g, 0 AS s, 0 AS a, max(store.log_end.as_of) AS at
+    FROM store.log_end GROUP BY topic, partition
+    UNION ALL
+    SELECT topic, partition, 0, max(to_offset), 0, 0, toDateTime64(0, 3, 'UTC') FROM store.ledger GROUP BY topic, partition
+    UNION ALL
+    SELECT topic, partition, 0, 0, max(store.settled.settled_to), 0, toDateTime64(0, 3, 'UTC') FROM store.settled GROUP BY topic, partition
+    UNION ALL
+    SELECT topic, partition, 0, 0, 0, max(store.aggregated.aggregated_to), toDateTime64(0, 3, 'UTC') FROM store.aggregated GROUP BY topic, partition
+)
+GROUP BY topic, partition
+COMMENT 'How far the hub is, by partition: nothing lags where the four offsets are equal.';
+
 -- +goose Down
+
+DROP VIEW IF EXISTS welfare.freshness SYNC;
 
 DROP VIEW IF EXISTS welfare.flags SYNC;
 
@@ -3432,6 +3566,8 @@ DROP VIEW IF EXISTS store.activity_session_held_hidden SYNC;
 
 DROP VIEW IF EXISTS store.deprivation_observed_live SYNC;
 
+DROP VIEW IF EXISTS store.deprivation_observed_households SYNC;
+
 DROP VIEW IF EXISTS store.deprivation_observed_hidden SYNC;
 
 DROP VIEW IF EXISTS store.population_reported_live SYNC;
@@ -3444,21 +3580,31 @@ DROP VIEW IF EXISTS store.territory_upserted_hidden SYNC;
 
 DROP VIEW IF EXISTS store.service_delivered_live SYNC;
 
+DROP VIEW IF EXISTS store.service_delivered_households SYNC;
+
 DROP VIEW IF EXISTS store.service_delivered_hidden SYNC;
 
 DROP VIEW IF EXISTS store.benefit_decided_live SYNC;
+
+DROP VIEW IF EXISTS store.benefit_decided_households SYNC;
 
 DROP VIEW IF EXISTS store.benefit_decided_hidden SYNC;
 
 DROP VIEW IF EXISTS store.waiting_list_changed_live SYNC;
 
+DROP VIEW IF EXISTS store.waiting_list_changed_households SYNC;
+
 DROP VIEW IF EXISTS store.waiting_list_changed_hidden SYNC;
 
 DROP VIEW IF EXISTS store.need_assessed_live SYNC;
 
+DROP VIEW IF EXISTS store.need_assessed_households SYNC;
+
 DROP VIEW IF EXISTS store.need_assessed_hidden SYNC;
 
 DROP VIEW IF EXISTS store.service_requested_live SYNC;
+
+DROP VIEW IF EXISTS store.service_requested_households SYNC;
 
 DROP VIEW IF EXISTS store.service_requested_hidden SYNC;
 
@@ -3469,3 +3615,5 @@ DROP VIEW IF EXISTS store.capacity_changed_hidden SYNC;
 DROP VIEW IF EXISTS store.service_offer_published_live SYNC;
 
 DROP VIEW IF EXISTS store.service_offer_published_hidden SYNC;
+
+DROP VIEW IF EXISTS store.erasures_ahead SYNC;
