@@ -35,6 +35,7 @@ type topic struct {
 	row     *event.Row
 	check   *validate.Validator
 	res     validate.Result
+	headers []event.Header
 	hasher  event.Hasher
 }
 
@@ -168,19 +169,15 @@ func (t *topic) read(ctx context.Context, m *kafka.Message) (ended, error) {
 		return poison(d.Code, d.Field, d.Problem)
 	}
 	e.source, e.eventID = t.row.Str(event.Source), strings.ToLower(t.row.Str(event.EventID))
-	t.check.Check(t.row, validate.Meta{Key: m.Key, Timestamp: m.Time.UnixMilli(), Headers: m.Headers}, &t.res)
-	e.flags = uint16(t.res.Flags)
-	if len(t.res.Violations) == 0 {
+	t.headers = validate.Headers(t.headers[:0], m.Headers)
+	t.check.Check(t.row, validate.Meta{Key: m.Key, Timestamp: m.Time.UnixMilli(), Headers: t.headers}, &t.res)
+	e.flags = t.res.Flags
+	if t.res.OK() {
 		return e, nil
 	}
 	first := t.res.Violations[0]
 	e.end = Rejected
-	e.why = &rejection{Code: string(first.Code), Field: first.Field, Message: first.Message}
-	for _, v := range t.res.Violations {
-		if n := len(e.why.Codes); n == 0 || e.why.Codes[n-1] != string(v.Code) {
-			e.why.Codes = append(e.why.Codes, string(v.Code))
-		}
-	}
+	e.why = &rejection{Code: string(first.Code), Codes: t.res.Codes(), Field: first.Field, Message: first.Message}
 	e.source, e.eventID = identifier(e.source, 200), identifier(e.eventID, 64)
 	return e, nil
 }

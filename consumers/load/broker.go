@@ -174,8 +174,8 @@ func (r *reader) readBatch(dst []kafka.Message, offset, limit int64, maxRecords,
 	batch := r.conn.ReadBatchWith(kafka.ReadBatchConfig{MinBytes: 1, MaxBytes: fetchBytes, MaxWait: wait})
 	for size := 0; len(dst) < maxRecords && size < maxBytes; {
 		m, err := batch.ReadMessage()
-		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			break // end of what the broker sent; a record cut short comes again with the next fetch
+		if endOfAnswer(err) {
+			break // a record cut short comes again with the next fetch
 		}
 		if err != nil {
 			_ = batch.Close()
@@ -193,10 +193,16 @@ func (r *reader) readBatch(dst []kafka.Message, offset, limit int64, maxRecords,
 	if end := batch.HighWaterMark(); end > 0 {
 		r.logEnd = end
 	}
-	if err := batch.Close(); err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+	if err := batch.Close(); err != nil && !endOfAnswer(err) {
 		return dst, err
 	}
 	return dst, nil
+}
+
+// endOfAnswer tells the errors by which kafka-go says that an answer has no more records; an answer that
+// had none from the start is a RequestTimedOut to it.
+func endOfAnswer(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, kafka.RequestTimedOut)
 }
 
 // errLogShrank says that the log ends before the position: was the topic deleted and made again?

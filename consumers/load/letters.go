@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -47,7 +48,7 @@ func letter(b *block, i, maxBytes int) kafka.Message {
 		wh = append(wh, kafka.Header{Key: "wh_schema_id", Value: []byte(strconv.Itoa(e.schemaID))})
 	}
 	switch {
-	case holdsCF(m) || contains(e.why.Codes, "E11"):
+	case holdsCF(m) || slices.Contains(e.why.Codes, "E11"):
 		out.Key, out.Value, out.Headers = nil, nil, nil
 	case len(m.Key)+len(m.Value) > maxBytes:
 		out.Value = m.Value[:min(len(m.Value), truncatedBytes)]
@@ -60,22 +61,13 @@ func letter(b *block, i, maxBytes int) kafka.Message {
 	return out
 }
 
-func contains(list []string, s string) bool {
-	for _, x := range list {
-		if x == s {
-			return true
-		}
-	}
-	return false
-}
-
 // holdsCF scans all bytes of a record for a codice fiscale.
 func holdsCF(m *kafka.Message) bool {
-	if privacy.ContainsCF(m.Value) || privacy.ContainsCF(m.Key) {
+	if privacy.ContainsCFRaw(m.Value) || privacy.ContainsCFRaw(m.Key) {
 		return true
 	}
 	for _, h := range m.Headers {
-		if privacy.ContainsCF(h.Value) || privacy.ContainsCF([]byte(h.Key)) {
+		if privacy.ContainsCFRaw(h.Value) || privacy.ContainsCF([]byte(h.Key)) {
 			return true
 		}
 	}

@@ -2,6 +2,7 @@ package load
 
 import (
 	"context"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -120,7 +121,7 @@ func shown(row *event.Row, i int) string {
 		s := string(event.AppendDecimal(nil, v.Int, f.Scale))
 		return strings.TrimSuffix(strings.TrimRight(s, "0"), ".")
 	case event.Double:
-		return strings.TrimSuffix(strings.TrimRight(string(appendFloat(v.Float)), "0"), ".")
+		return strconv.FormatFloat(v.Float, 'f', -1, 64)
 	case event.Int, event.Long:
 		return string(event.AppendDecimal(nil, v.Int, 0))
 	case event.Strings:

@@ -15,19 +15,51 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest"
 
-	"github.com/welfarehub/welfarehub/pkg/broker"
+	embedded "github.com/welfarehub/welfarehub/pkg/broker"
 	"github.com/welfarehub/welfarehub/pkg/clickhouse"
 	"github.com/welfarehub/welfarehub/pkg/engine"
 	"github.com/welfarehub/welfarehub/pkg/event"
 	wkafka "github.com/welfarehub/welfarehub/pkg/kafka"
 	"github.com/welfarehub/welfarehub/pkg/registry"
-	"github.com/welfarehub/welfarehub/pkg/testkit"
 	"github.com/welfarehub/welfarehub/pkg/validate/validtest"
 )
 
+// shared is the engine and the broker of this package's tests.
+var shared struct {
+	once   sync.Once
+	dir    string
+	engine *engine.Engine
+	broker *embedded.Broker
+	err    error
+}
+
 func TestMain(m *testing.M) {
 	engine.RunIfChild()
-	os.Exit(testkit.Main(m))
+	code := m.Run()
+	if shared.broker != nil {
+		shared.broker.Close()
+	}
+	if shared.engine != nil {
+		_ = shared.engine.Stop(context.Background())
+	}
+	_ = os.RemoveAll(shared.dir)
+	os.Exit(code)
+}
+
+func parts(t *testing.T) (dsn string, brokers []string) {
+	shared.once.Do(func() {
+		if shared.dir, shared.err = os.MkdirTemp("", "load"); shared.err != nil {
+			return
+		}
+		if shared.engine, shared.err = engine.Start(context.Background(), engine.Options{DataDir: shared.dir}); shared.err != nil {
+			return
+		}
+		shared.broker, shared.err = embedded.Start(context.Background(), embedded.Options{DataDir: shared.dir})
+	})
+	if shared.err != nil {
+		t.Fatal(shared.err)
+	}
+	return shared.engine.DSN(), []string{shared.broker.Addr()}
 }
 
 // world is a broker, an empty store and the schemas, for one test.
@@ -66,9 +98,8 @@ func (s *testSchemas) setDown(down bool) {
 
 func newWorld(t *testing.T, partitions int) *world {
 	t.Helper()
-	ch := testkit.ClickHouse(t)
-	brokers := testkit.Kafka(t)
-	w := &world{t: t, cluster: wkafka.Cluster{Brokers: brokers}, dsn: ch.DSN, group: "load-" + uuid.NewString()}
+	dsn, brokers := parts(t)
+	w := &world{t: t, cluster: wkafka.Cluster{Brokers: brokers}, dsn: dsn, group: "load-" + uuid.NewString()}
 	ctx := t.Context()
 	if err := clickhouse.MigrateDown(ctx, w.dsn, 0, zap.NewNop()); err != nil {
 		t.Fatal(err)
@@ -82,18 +113,41 @@ func newWorld(t *testing.T, partitions int) *world {
 	}
 	t.Cleanup(func() { _ = db.Close() })
 	w.db = db
-	var specs []broker.TopicSpec
+	var specs []embedded.TopicSpec
 	for _, typ := range event.Types {
-		specs = append(specs, broker.TopicSpec{Name: typ.Topic, Partitions: partitions, Configs: map[string]string{"max.message.bytes": "16777216"}},
-			broker.TopicSpec{Name: typ.Topic + DeadLetterSuffix, Partitions: 1, Configs: map[string]string{"max.message.bytes": "16777216"}})
+		specs = append(specs, embedded.TopicSpec{Name: typ.Topic, Partitions: partitions, Configs: map[string]string{"max.message.bytes": "16777216"}},
+			embedded.TopicSpec{Name: typ.Topic + DeadLetterSuffix, Partitions: 1, Configs: map[string]string{"max.message.bytes": "16777216"}})
 	}
-	specs = append(specs, broker.TopicSpec{Name: event.TopicOutcome, Partitions: 1})
-	testkit.ResetTopics(t, brokers, specs)
+	specs = append(specs, embedded.TopicSpec{Name: event.TopicOutcome, Partitions: 1})
+	resetTopics(t, w.cluster, specs)
 	tr := w.cluster.Transport()
 	w.writer = w.cluster.Writer(tr, 12<<20)
 	w.writer.Balancer = byHint{}
 	t.Cleanup(func() { _ = w.writer.Close(); tr.CloseIdleConnections() })
 	return w
+}
+
+// resetTopics makes the topics anew, empty.
+func resetTopics(t *testing.T, c wkafka.Cluster, specs []embedded.TopicSpec) {
+	t.Helper()
+	tr := c.Transport()
+	defer tr.CloseIdleConnections()
+	var names []string
+	for _, s := range specs {
+		names = append(names, s.Name)
+	}
+	if _, err := c.Client(tr).DeleteTopics(t.Context(), &kafka.DeleteTopicsRequest{Topics: names}); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		err := embedded.EnsureTopicsWith(t.Context(), c.Client(c.Transport()), specs)
+		if err == nil {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatal(err)
+		}
+	}
 }
 
 // byHint sends a message to the partition that its header names, else to 0.
@@ -125,7 +179,7 @@ func valid(t *event.Type, n int) *event.Row {
 	row.Set(event.EventID, uuid.NewSHA1(uuid.NameSpaceURL, fmt.Appendf(nil, "%s/%d", t.Name, n)).String())
 	row.Set(event.SourceRecordID, fmt.Sprintf("record-%d", n))
 	if t.Subject >= 0 && !row.Vals[t.Subject].Null {
-		sum := sha256.Sum256(fmt.Appendf(nil, "person %d", n))
+		sum := sha256.Sum256(fmt.Appendf(nil, "person %d of %s", n, t.Name)) // an erasure concerns nobody else
 		row.Set(t.Subject, hex.EncodeToString(sum[:]))
 	}
 	return row
@@ -193,7 +247,7 @@ func (w *world) await(topic string, n int64) {
 func (w *world) count(query string, args ...any) int64 {
 	w.t.Helper()
 	var n uint64
-	if err := w.db.Scan(w.t.Context(), "SELECT toUInt64("+query+")", args, &n); err != nil {
+	if err := w.db.Scan(w.t.Context(), "SELECT toUInt64((SELECT "+query+"))", args, &n); err != nil {
 		w.t.Fatal(err)
 	}
 	return int64(n)

@@ -109,7 +109,7 @@ func token(p position, c claim) string {
 // insert stores a block: all of its rows, or, where its token is known, none.
 func (s *store) insert(ctx context.Context, t *event.Type, p position, c claim, cols *columns) error {
 	err := s.do(ctx, ch.Query{
-		Body: cols.input.Into("store." + t.Table), Input: cols.input, Settings: atomicInsert(token(p, c)),
+		Body: cols.input.Into(t.Table), Input: cols.input, Settings: atomicInsert(token(p, c)),
 	})
 	if err != nil {
 		return fmt.Errorf("insert %d rows of block %s: %w", cols.rows(), token(p, c), err)
@@ -281,7 +281,7 @@ func (s *store) putLogEnds(ctx context.Context, ends map[position]int64) error {
 		at.Append(now)
 	}
 	input := proto.Input{{Name: "topic", Data: &topic}, {Name: "partition", Data: &partition}, {Name: "log_end", Data: &end}, {Name: "as_of", Data: at}}
-	if err := s.do(ctx, ch.Query{Body: input.Into("store.log_end"), Input: input, Settings: []ch.Setting{{Key: "async_insert", Value: "0"}}}); err != nil {
+	if err := s.do(ctx, ch.Query{Body: input.Into("log_end"), Input: input, Settings: []ch.Setting{{Key: "async_insert", Value: "0"}}}); err != nil {
 		return fmt.Errorf("write %d log ends: %w", len(ends), err)
 	}
 	return nil

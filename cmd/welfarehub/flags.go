@@ -1,0 +1,160 @@
+package main
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/segmentio/kafka-go/sasl"
+	"github.com/segmentio/kafka-go/sasl/plain"
+	"github.com/segmentio/kafka-go/sasl/scram"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	wkafka "github.com/welfarehub/welfarehub/pkg/kafka"
+	"github.com/welfarehub/welfarehub/pkg/registry"
+)
+
+// kafkaFlags say how to reach a Kafka cluster.
+type kafkaFlags struct {
+	brokers      []string
+	tls          bool
+	ca           string
+	mechanism    string
+	user         string
+	passwordFile string
+}
+
+func (f *kafkaFlags) add(fs *pflag.FlagSet, def string) {
+	var brokers []string
+	if def != "" {
+		brokers = []string{def}
+	}
+	fs.StringSliceVar(&f.brokers, "kafka-brokers", brokers, "host:port of Kafka brokers, with commas")
+	fs.BoolVar(&f.tls, "kafka-tls", false, "reach Kafka by TLS")
+	fs.StringVar(&f.ca, "kafka-ca", "", "PEM file of the authority that signed the brokers' certificates (the system's by default)")
+	fs.StringVar(&f.mechanism, "kafka-sasl", "", "SASL mechanism: plain, scram-sha-256 or scram-sha-512")
+	fs.StringVar(&f.user, "kafka-user", "", "SASL user")
+	fs.StringVar(&f.passwordFile, "kafka-password-file", "", "file that holds the SASL password")
+}
+
+func (f *kafkaFlags) cluster() (wkafka.Cluster, error) {
+	c := wkafka.Cluster{Brokers: f.brokers}
+	if len(c.Brokers) == 0 {
+		return c, errors.New("no Kafka broker given; set --kafka-brokers host:port")
+	}
+	if f.tls || f.ca != "" {
+		c.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
+		if f.ca != "" {
+			pem, err := os.ReadFile(f.ca)
+			if err != nil {
+				return c, fmt.Errorf("read --kafka-ca: %w", err)
+			}
+			c.TLS.RootCAs = x509.NewCertPool()
+			if !c.TLS.RootCAs.AppendCertsFromPEM(pem) {
+				return c, fmt.Errorf("read --kafka-ca: %s holds no certificate in PEM form", f.ca)
+			}
+		}
+	}
+	if f.mechanism == "" {
+		return c, nil
+	}
+	password, err := os.ReadFile(f.passwordFile)
+	if err != nil {
+		return c, fmt.Errorf("read --kafka-password-file: %w", err)
+	}
+	secret := strings.TrimRight(string(password), "\r\n")
+	var m sasl.Mechanism
+	switch strings.ToLower(f.mechanism) {
+	case "plain":
+		m = plain.Mechanism{Username: f.user, Password: secret}
+	case "scram-sha-256":
+		m, err = scram.Mechanism(scram.SHA256, f.user, secret)
+	case "scram-sha-512":
+		m, err = scram.Mechanism(scram.SHA512, f.user, secret)
+	default:
+		return c, fmt.Errorf("--kafka-sasl %q is not plain, scram-sha-256 or scram-sha-512", f.mechanism)
+	}
+	c.SASL = m
+	return c, err
+}
+
+// clickhouseFlags say how to reach ClickHouse.
+type clickhouseFlags struct{ dsn, passwordFile string }
+
+func (f *clickhouseFlags) add(fs *pflag.FlagSet) {
+	fs.StringVar(&f.dsn, "clickhouse-dsn", "", "ClickHouse by the native protocol: clickhouse://user:password@host:9000/?secure=true")
+}
+
+func (f *clickhouseFlags) check() error {
+	if f.dsn == "" {
+		return errors.New("no ClickHouse given; set --clickhouse-dsn clickhouse://user:password@host:9000/")
+	}
+	return nil
+}
+
+// registryFlags say how to reach a schema registry.
+type registryFlags struct{ url, user, passwordFile string }
+
+func (f *registryFlags) add(fs *pflag.FlagSet) {
+	fs.StringVar(&f.url, "registry-url", "", "schema registry with the Confluent REST API; a path prefix is kept")
+	fs.StringVar(&f.user, "registry-user", "", "user for basic authentication at the registry")
+	fs.StringVar(&f.passwordFile, "registry-password-file", "", "file that holds that user's password")
+}
+
+func (f *registryFlags) client() (*registry.Client, error) {
+	if f.url == "" {
+		return nil, errors.New("no schema registry given; set --registry-url http://host:8081")
+	}
+	opt := registry.ClientOptions{URL: f.url, User: f.user}
+	if f.passwordFile != "" {
+		raw, err := os.ReadFile(f.passwordFile)
+		if err != nil {
+			return nil, fmt.Errorf("read --registry-password-file: %w", err)
+		}
+		opt.Password = strings.TrimRight(string(raw), "\r\n")
+	}
+	return registry.NewClient(opt)
+}
+
+// logger makes the logger that --log-level and --log-format ask for, on the command's error output.
+func logger(cmd *cobra.Command) (*zap.Logger, error) {
+	level, _ := cmd.Flags().GetString("log-level")
+	format, _ := cmd.Flags().GetString("log-format")
+	var lv zapcore.Level
+	if err := lv.UnmarshalText([]byte(level)); err != nil {
+		return nil, &exitError{exitUsage, fmt.Errorf("--log-level %q is not debug, info, warn or error", level)}
+	}
+	out := cmd.ErrOrStderr()
+	enc := zap.NewProductionEncoderConfig()
+	enc.EncodeTime = zapcore.RFC3339TimeEncoder
+	var encoder zapcore.Encoder
+	switch {
+	case format == "json", format == "auto" && !isTerminal(out):
+		encoder = zapcore.NewJSONEncoder(enc)
+	case format == "console", format == "auto":
+		enc.EncodeLevel = zapcore.CapitalLevelEncoder
+		enc.EncodeTime = zapcore.TimeEncoderOfLayout(time.TimeOnly)
+		enc.CallerKey = zapcore.OmitKey
+		encoder = zapcore.NewConsoleEncoder(enc)
+	default:
+		return nil, &exitError{exitUsage, fmt.Errorf("--log-format %q is not json, console or auto", format)}
+	}
+	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(out)), lv)), nil
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	st, err := f.Stat()
+	return err == nil && st.Mode()&os.ModeCharDevice != 0
+}

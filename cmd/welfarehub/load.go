@@ -1,0 +1,108 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/welfarehub/welfarehub/consumers/aggregate"
+	"github.com/welfarehub/welfarehub/consumers/load"
+	"github.com/welfarehub/welfarehub/pkg/clickhouse"
+	"github.com/welfarehub/welfarehub/pkg/registry"
+)
+
+// loadFlags are the limits of the loader, the same in load and up.
+type loadFlags struct {
+	group         string
+	maxRecords    int
+	maxBytes      int
+	maxValueBytes int
+	flushAge      time.Duration
+	session       time.Duration
+	drain         time.Duration
+}
+
+func (f *loadFlags) add(fs *pflag.FlagSet) {
+	fs.StringVar(&f.group, "group", "welfarehub-load", "consumer group of the loaders")
+	fs.IntVar(&f.maxRecords, "block-records", 50_000, "records of a block at most")
+	fs.IntVar(&f.maxBytes, "block-bytes", 8<<20, "bytes of a block, about")
+	fs.DurationVar(&f.flushAge, "flush-age", 500*time.Millisecond, "a block waits for more records no longer than this")
+	fs.IntVar(&f.maxValueBytes, "max-value-bytes", 1<<20, "a larger value is rejected with P06")
+	fs.DurationVar(&f.session, "session-timeout", 10*time.Second, "session timeout in the consumer group")
+	fs.DurationVar(&f.drain, "drain-timeout", 10*time.Second, "time for the block in work when the loader must stop")
+}
+
+func (f *loadFlags) apply(o *load.Options) {
+	o.Group, o.MaxRecords, o.MaxBytes, o.FlushAge = f.group, f.maxRecords, f.maxBytes, f.flushAge
+	o.MaxValueBytes, o.DeadLetterBytes, o.SessionTimeout, o.DrainTimeout = f.maxValueBytes, deadLetterBytes(f.maxValueBytes), f.session, f.drain
+}
+
+// deadLetterBytes is the largest dead letter for a value limit.
+func deadLetterBytes(maxValue int) int { return 2*maxValue + 64<<10 }
+
+func newLoad() *cobra.Command {
+	var (
+		kf kafkaFlags
+		cf clickhouseFlags
+		rf registryFlags
+		lf loadFlags
+	)
+	cmd := &cobra.Command{
+		Use:   "load",
+		Short: "Load events from Kafka into ClickHouse, exactly once, and keep the aggregates",
+		Long: `load joins the consumer group, validates, deduplicates and loads the events of all
+welfare topics, and keeps the aggregates of what is loaded. Run as many as there are
+partitions, if you like; a partition has one loader at a time, and any may be killed.
+
+It waits out outages of Kafka, ClickHouse and the registry. SIGTERM ends the blocks in
+work (--drain-timeout) and leaves the group.`,
+		Example: `  welfarehub load --kafka-brokers broker:9092 --registry-url http://registry:8081 \
+    --clickhouse-dsn clickhouse://hub:secret@clickhouse:9000/`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log, err := logger(cmd)
+			if err != nil {
+				return err
+			}
+			cluster, err := kf.cluster()
+			if err != nil {
+				return &exitError{exitUsage, err}
+			}
+			if err := cf.check(); err != nil {
+				return &exitError{exitUsage, err}
+			}
+			client, err := rf.client()
+			if err != nil {
+				return &exitError{exitUsage, err}
+			}
+			ids, err := registry.RegisterAll(cmd.Context(), client)
+			if err != nil {
+				return fmt.Errorf("register schemas: %w", err)
+			}
+			opt := load.Options{Cluster: cluster, DSN: cf.dsn, Schemas: client, OutcomeSchemaID: ids[registry.OutcomeSubject], Logger: log}
+			lf.apply(&opt)
+			loader, err := load.New(opt)
+			if err != nil {
+				return err
+			}
+			db, err := clickhouse.Open(cmd.Context(), cf.dsn)
+			if err != nil {
+				return err
+			}
+			defer db.Close() //nolint:errcheck // nothing is written through it after this
+			agg := aggregate.New(aggregate.Options{DB: db.Conn(), Logger: log})
+			group, ctx := errgroup.WithContext(cmd.Context())
+			group.Go(func() error { return loader.Run(ctx) })
+			group.Go(func() error { return agg.Run(ctx) })
+			return group.Wait()
+		},
+	}
+	kf.add(cmd.Flags(), "")
+	cf.add(cmd.Flags())
+	rf.add(cmd.Flags())
+	lf.add(cmd.Flags())
+	return cmd
+}

@@ -1,0 +1,241 @@
+// Package e2e runs the built binary as users get it.
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/welfarehub/welfarehub/pkg/clickhouse"
+)
+
+// binary is the built hub. `make test` builds it; WELFAREHUB_E2E=1 requires it.
+func binary(t *testing.T) string {
+	t.Helper()
+	path, err := filepath.Abs("../../bin/welfarehub")
+	if err != nil {
+		t.Fatal(err)
+	}
+	gate := os.Getenv("WELFAREHUB_E2E")
+	if gate == "0" {
+		t.Skip("WELFAREHUB_E2E=0")
+	}
+	if _, err := os.Stat(path); err != nil {
+		if gate == "1" {
+			t.Fatalf("%v: run make build", err)
+		}
+		t.Skip("bin/welfarehub is not built: run make build")
+	}
+	return path
+}
+
+// addresses is the ready file.
+type addresses struct {
+	HTTP             string `json:"http"`
+	Kafka            string `json:"kafka"`
+	Registry         string `json:"registry"`
+	ClickHouseNative string `json:"clickhouse_native"`
+	ClickHouseHTTP   string `json:"clickhouse_http"`
+	Data             string `json:"data"`
+	PID              int    `json:"pid"`
+}
+
+// hub is a running `welfarehub up`.
+type hub struct {
+	t     *testing.T
+	cmd   *exec.Cmd
+	out   *buffer
+	ready string
+	addresses
+	done chan error
+}
+
+// buffer is a bytes.Buffer for several goroutines.
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// anyPorts makes every listener take a free port.
+var anyPorts = []string{
+	"--http", "127.0.0.1:0", "--kafka", "127.0.0.1:0", "--registry", "127.0.0.1:0", "--clickhouse-native", "127.0.0.1:0", "--clickhouse-http", "127.0.0.1:0",
+}
+
+// start runs up on a data folder and waits until it is ready.
+func start(t *testing.T, data string, args ...string) *hub {
+	t.Helper()
+	h := &hub{t: t, out: &buffer{}, ready: filepath.Join(t.TempDir(), "ready.json"), done: make(chan error, 1)}
+	h.cmd = exec.Command(binary(t), append(append([]string{"up", "--data", data, "--ready-file", h.ready, "--log-level", "warn"}, anyPorts...), args...)...) //nolint:noctx // stopped by signals
+	h.cmd.Stdout, h.cmd.Stderr = h.out, h.out
+	h.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := h.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { h.done <- h.cmd.Wait() }()
+	t.Cleanup(h.kill)
+	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		raw, err := os.ReadFile(h.ready)
+		if err == nil {
+			if err := json.Unmarshal(raw, &h.addresses); err != nil {
+				t.Fatal(err)
+			}
+			return h
+		}
+		select {
+		case err := <-h.done:
+			t.Fatalf("up ended before it was ready: %v\n%s", err, h.out)
+		default:
+		}
+		if time.Now().After(end) {
+			t.Fatalf("up is not ready after two minutes\n%s", h.out)
+		}
+	}
+}
+
+// kill ends the whole process tree at once.
+func (h *hub) kill() {
+	_ = syscall.Kill(-h.cmd.Process.Pid, syscall.SIGKILL)
+	<-h.done
+	h.done <- errors.New("killed")
+	_ = os.Remove(h.ready)
+}
+
+// interrupt sends Ctrl-C and returns the exit code.
+func (h *hub) interrupt() int {
+	h.t.Helper()
+	if err := h.cmd.Process.Signal(os.Interrupt); err != nil {
+		h.t.Fatal(err)
+	}
+	select {
+	case err := <-h.done:
+		h.done <- err
+		return exitCode(err)
+	case <-time.After(60 * time.Second): //nolint:forbidigo // a test that fails here ends
+		h.t.Fatalf("up does not end\n%s", h.out)
+	}
+	return -1
+}
+
+func exitCode(err error) int {
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &exit):
+		return exit.ExitCode()
+	}
+	return -1
+}
+
+// db opens ClickHouse with the hub's own rights.
+func (h *hub) db() *clickhouse.DB {
+	h.t.Helper()
+	db, err := clickhouse.Open(h.t.Context(), h.dsn())
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.t.Cleanup(func() { _ = db.Close() })
+	return db
+}
+
+// number runs a query that gives one number.
+func number(t *testing.T, db *clickhouse.DB, query string) int64 {
+	t.Helper()
+	n, err := tryNumber(t.Context(), db, query)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func tryNumber(ctx context.Context, db *clickhouse.DB, query string) (int64, error) {
+	var n int64
+	err := db.Scan(ctx, "SELECT toInt64(("+query+"))", nil, &n)
+	return n, err
+}
+
+// await waits until a query gives want.
+func await(t *testing.T, db *clickhouse.DB, query string, want int64, patience time.Duration) {
+	t.Helper()
+	for end := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
+		got := number(t, db, query)
+		if got == want {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%s: %d after %s, want %d", query, got, patience, want)
+		}
+	}
+}
+
+// run executes the binary and returns its output and exit code.
+func run(t *testing.T, args ...string) (string, int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, binary(t), args...).CombinedOutput()
+	return string(out), exitCode(err)
+}
+
+// dsn reaches ClickHouse with the hub's own rights.
+func (h *hub) dsn() string {
+	h.t.Helper()
+	password, err := os.ReadFile(filepath.Join(h.Data, "clickhouse.password"))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return fmt.Sprintf("clickhouse://hub:%s@%s/", strings.TrimSpace(string(password)), h.ClickHouseNative)
+}
+
+// compareBooks compares the books of each topic with a truth file of the simulator.
+func compareBooks(t *testing.T, db *clickhouse.DB, truthFile string) {
+	t.Helper()
+	raw, err := os.ReadFile(truthFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var truth struct {
+		Topics map[string]struct {
+			Sent, Loaded, Duplicate, Erased int
+			Rejected                        map[string]int
+		}
+	}
+	if err := json.Unmarshal(raw, &truth); err != nil {
+		t.Fatal(err)
+	}
+	for topic, want := range truth.Topics {
+		rejected := 0
+		for _, n := range want.Rejected {
+			rejected += n
+		}
+		var read, loaded, duplicate, refused, erased uint64
+		if err := db.Scan(t.Context(), "SELECT sum(read), sum(loaded), sum(duplicate), sum(rejected), sum(erased) FROM welfare.books WHERE topic = ?", []any{topic}, &read, &loaded, &duplicate, &refused, &erased); err != nil {
+			t.Fatal(err)
+		}
+		if int(read) != want.Sent || int(loaded) != want.Loaded || int(duplicate) != want.Duplicate || int(refused) != rejected || int(erased) != want.Erased {
+			t.Errorf("%s: read %d, loaded %d, duplicate %d, rejected %d, erased %d; want %+v", topic, read, loaded, duplicate, refused, erased, want)
+		}
+	}
+}
