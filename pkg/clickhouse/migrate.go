@@ -19,18 +19,19 @@ import (
 const versionTable = "store.schema_version"
 
 // Migrate brings the databases store and welfare to the version of this program. It may run again at
-// any time, also after one that was cut off: every statement can be repeated.
+// any time, also after one that was cut off: every statement can be repeated. It loads the reference lists
+// of this program too.
 func Migrate(ctx context.Context, dsn string, log *zap.Logger) error {
-	return migrate(ctx, dsn, log, func(p *goose.Provider) ([]*goose.MigrationResult, error) { return p.Up(ctx) })
+	return migrate(ctx, dsn, log, func(p *goose.Provider) ([]*goose.MigrationResult, error) { return p.Up(ctx) }, loadReference)
 }
 
 // MigrateDown goes back to an earlier version; 0 removes all tables and their data. The two databases
 // stay, with the table of versions.
 func MigrateDown(ctx context.Context, dsn string, version int64, log *zap.Logger) error {
-	return migrate(ctx, dsn, log, func(p *goose.Provider) ([]*goose.MigrationResult, error) { return p.DownTo(ctx, version) })
+	return migrate(ctx, dsn, log, func(p *goose.Provider) ([]*goose.MigrationResult, error) { return p.DownTo(ctx, version) }, nil)
 }
 
-func migrate(ctx context.Context, dsn string, log *zap.Logger, run func(*goose.Provider) ([]*goose.MigrationResult, error)) (err error) {
+func migrate(ctx context.Context, dsn string, log *zap.Logger, run func(*goose.Provider) ([]*goose.MigrationResult, error), after func(context.Context, *sql.DB) error) (err error) {
 	o, err := options(dsn)
 	if err != nil {
 		return err
@@ -60,7 +61,10 @@ func migrate(ctx context.Context, dsn string, log *zap.Logger, run func(*goose.P
 	if err != nil {
 		return fmt.Errorf("migrate ClickHouse at %s: %w", o.Addr[0], err)
 	}
-	return nil
+	if after == nil {
+		return nil
+	}
+	return after(ctx, db)
 }
 
 // createStore makes the database of the version table, which the first migration would be too late for.
