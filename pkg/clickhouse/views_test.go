@@ -302,3 +302,29 @@ func TestReadersTakeOverFromTheAggregator(t *testing.T) {
 	expect(t, db, "SELECT concat(topic, ' ', partition, ' ', log_end, ' ', ledgered_to, ' ', settled_to, ' ', aggregated_to) FROM welfare.freshness ORDER BY topic, partition",
 		"welfare.control.erasure 0 2 2 0 1", "welfare.demand.request 0 3 3 0 2", "welfare.demand.request 3 1 1 0 0")
 }
+
+// TestLargeBlockHeals inserts a block as one native block and again from what is stored, as a loader
+// does that takes over, once the sort has many chunks to merge.
+func TestLargeBlockHeals(t *testing.T) {
+	db := migrated(t)
+	const rows = 200_000
+	ctx := clickhouse.InsertOnce(t.Context(), "large")
+	batch, err := db.Conn().PrepareBatch(ctx, "INSERT INTO store.service_requested (_partition, _offset, _from, _to, _end, comune_code, _content_hash)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range rows {
+		if err := batch.Append(uint32(0), uint64(i), uint64(0), uint64(rows), "loaded", fmt.Sprintf("%06d", i*7919%8000), fmt.Sprintf("%032d", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := batch.Send(); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := db.Exec(ctx, "INSERT INTO store.service_requested SELECT * FROM store.service_requested WHERE _partition = 0 AND _offset < 200000 ORDER BY _offset"); err != nil {
+			t.Fatal(err)
+		}
+		expect(t, db, "SELECT concat(count(), ' ', (SELECT count() FROM store.ids), ' ', (SELECT count() FROM store.ledger)) FROM store.service_requested", "200000 200000 1")
+	}
+}

@@ -1,10 +1,13 @@
 package ddl
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/welfarehub/welfarehub/pkg/clickhouse"
 	"github.com/welfarehub/welfarehub/pkg/event"
+	"github.com/welfarehub/welfarehub/pkg/validate"
 	"github.com/welfarehub/welfarehub/schemas"
 )
 
@@ -42,5 +45,16 @@ func TestStatementsSurviveGoose(t *testing.T) {
 				t.Errorf("%s:%d: a comment ends its line with a semicolon", f.Name, i+1)
 			}
 		}
+	}
+}
+
+func TestFlagsAreThoseOfTheRules(t *testing.T) {
+	for i, name := range clickhouse.Flags {
+		if got := validate.FlagNames(1 << i); !slices.Equal(got, []string{name}) {
+			t.Errorf("bit %d is %s in the views and %v in the rules", i, name, got)
+		}
+	}
+	if n := len(validate.FlagBits); n != len(clickhouse.Flags) {
+		t.Errorf("the rules have %d flags, the views %d", n, len(clickhouse.Flags))
 	}
 }
