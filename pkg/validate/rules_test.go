@@ -124,6 +124,7 @@ var cases = []struct {
 
 	{"ServiceRequested", set{"requestedAt": validtest.OccurredAt.AddDate(0, 24, 0)}, ""},
 	{"ServiceRequested", set{"requestedAt": validtest.OccurredAt.AddDate(0, 24, 0).Add(time.Millisecond)}, "E14"},
+	{"ServiceRequested", set{"occurredAt": "2023-03-10T09:30:00Z", "requestedAt": "2025-03-10T09:30:00Z"}, ""}, // 731 days
 	{"ServiceDelivered", set{"periodStart": "1990-01-01"}, ""},
 	{"ServiceDelivered", set{"periodStart": "1989-12-31"}, "E14"},
 	{"PopulationReported", set{"referenceDate": "2026-03-10"}, ""},
