@@ -54,7 +54,11 @@ type Stats struct {
 	Healed     uint64        // facts that a block lacked and that were restored
 	More       bool          // the ledger has more
 	Took       time.Duration // wall time
+	Steps      Steps         // of it, by step
 }
+
+// Steps is how long the steps of a cycle took.
+type Steps struct{ Plan, Settle, Erase, Touch, Insert, Sweep time.Duration }
 
 // Aggregator runs cycles. Not safe for concurrent use; several, in one or more processes, may work on
 // one database: they do no harm, and no good.
@@ -140,6 +144,11 @@ func (a *Aggregator) Cycle(ctx context.Context) (Stats, error) {
 
 func (a *Aggregator) cycle(ctx context.Context) (Stats, error) {
 	var stats Stats
+	begin := time.Now()
+	lap := func(d *time.Duration) {
+		*d = time.Since(begin)
+		begin = time.Now()
+	}
 	if err := a.loadSources(ctx); err != nil {
 		return stats, err
 	}
@@ -156,6 +165,7 @@ func (a *Aggregator) cycle(ctx context.Context) (Stats, error) {
 	if batch.empty() {
 		return stats, a.sweep(ctx, books.positions)
 	}
+	lap(&stats.Steps.Plan)
 	stats.Cycle, stats.Records, stats.More = books.cycle+1, batch.records, batch.more
 	work := newWork()
 
@@ -163,6 +173,7 @@ func (a *Aggregator) cycle(ctx context.Context) (Stats, error) {
 	if stats.Superseded, err = a.settle(ctx, batch, work); err != nil {
 		return stats, err
 	}
+	lap(&stats.Steps.Settle)
 	if err := a.opts.fail("settle"); err != nil {
 		return stats, err
 	}
@@ -170,6 +181,7 @@ func (a *Aggregator) cycle(ctx context.Context) (Stats, error) {
 	if stats.Erased, err = a.erase(ctx, batch, work); err != nil {
 		return stats, err
 	}
+	lap(&stats.Steps.Erase)
 	if err := a.opts.fail("erase"); err != nil {
 		return stats, err
 	}
@@ -178,6 +190,7 @@ func (a *Aggregator) cycle(ctx context.Context) (Stats, error) {
 		return stats, err
 	}
 	stats.Groups = len(work.groups)
+	lap(&stats.Steps.Touch)
 	if err := a.opts.fail("touch"); err != nil {
 		return stats, err
 	}
@@ -185,11 +198,14 @@ func (a *Aggregator) cycle(ctx context.Context) (Stats, error) {
 	if err := a.insert(ctx, books, batch, work); err != nil {
 		return stats, err
 	}
+	lap(&stats.Steps.Insert)
 	if err := a.opts.fail("insert"); err != nil {
 		return stats, err
 	}
 	// (g) The removal of what (d) marked.
-	return stats, a.sweep(ctx, batch.positions)
+	err = a.sweep(ctx, batch.positions)
+	lap(&stats.Steps.Sweep)
+	return stats, err
 }
 
 // insert is step (f).

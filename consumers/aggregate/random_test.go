@@ -26,7 +26,7 @@ func TestAnyOrderBatchingAndCrash(t *testing.T) {
 	if s, err := strconv.ParseUint(os.Getenv("WELFAREHUB_SEED"), 10, 64); err == nil {
 		seed = s
 	}
-	rounds := 3
+	rounds := 2
 	if n, err := strconv.Atoi(os.Getenv("WELFAREHUB_ROUNDS")); err == nil {
 		rounds = n
 	}
@@ -43,7 +43,7 @@ func randomRun(t *testing.T, rnd *rand.Rand) {
 	h := newHub(t)
 	g := &generator{t: t, rnd: rnd}
 	queue := make([]*event.Row, 0, 400)
-	for range 250 + rnd.IntN(150) {
+	for range 200 + rnd.IntN(100) {
 		queue = append(queue, g.event())
 	}
 	crash := ""
