@@ -14,18 +14,28 @@ func TestCanonicalIsTheTextThatAvroForJavaPrints(t *testing.T) {
 		{"primitive", ` {"type": "string"} `, `"string"`},
 		{"primitive with logical type", `{"logicalType":"uuid","type":"string"}`, `{"type":"string","logicalType":"uuid"}`},
 		{"nested type", `{"type":{"type":"long","logicalType":"timestamp-millis"}}`, `{"type":"long","logicalType":"timestamp-millis"}`},
-		{"order of members", `{"fields":[{"default":null,"doc":"d","type":["null","int"],"name":"a"}],"name":"R","doc":"r","namespace":"x.y","type":"record"}`,
-			`{"type":"record","name":"R","namespace":"x.y","doc":"r","fields":[{"name":"a","type":["null","int"],"doc":"d","default":null}]}`},
+		{
+			"order of members", `{"fields":[{"default":null,"doc":"d","type":["null","int"],"name":"a"}],"name":"R","doc":"r","namespace":"x.y","type":"record"}`,
+			`{"type":"record","name":"R","namespace":"x.y","doc":"r","fields":[{"name":"a","type":["null","int"],"doc":"d","default":null}]}`,
+		},
 		{"full name is split", `{"type":"fixed","name":"x.y.F","size":4}`, `{"type":"fixed","name":"F","namespace":"x.y","size":4}`},
-		{"namespace is inherited", `{"type":"record","name":"x.A","fields":[{"name":"b","type":{"type":"enum","name":"B","namespace":"x","symbols":["U"],"default":"U"}},{"name":"c","type":"x.B"},{"name":"d","type":{"type":"map","values":"B"}}]}`,
-			`{"type":"record","name":"A","namespace":"x","fields":[{"name":"b","type":{"type":"enum","name":"B","symbols":["U"],"default":"U"}},{"name":"c","type":"B"},{"name":"d","type":{"type":"map","values":"B"}}]}`},
-		{"null namespace inside another", `{"type":"record","name":"x.A","fields":[{"name":"b","type":{"type":"fixed","name":"B","namespace":"","size":1}}]}`,
-			`{"type":"record","name":"A","namespace":"x","fields":[{"name":"b","type":{"type":"fixed","name":"B","namespace":"","size":1}}]}`},
-		{"order, aliases, properties", `{"type":"record","name":"A","aliases":["Old","q.Older"],"z":1,"namespace":"q","fields":[{"name":"f","order":"ascending","aliases":["g"],"type":"int","pii":true},{"name":"h","order":"ignore","type":"int","aliases":[]}]}`,
-			`{"type":"record","name":"A","namespace":"q","fields":[{"name":"f","type":"int","aliases":["g"],"pii":true},{"name":"h","type":"int","order":"ignore"}],"z":1,"aliases":["Old","Older"]}`},
+		{
+			"namespace is inherited", `{"type":"record","name":"x.A","fields":[{"name":"b","type":{"type":"enum","name":"B","namespace":"x","symbols":["U"],"default":"U"}},{"name":"c","type":"x.B"},{"name":"d","type":{"type":"map","values":"B"}}]}`,
+			`{"type":"record","name":"A","namespace":"x","fields":[{"name":"b","type":{"type":"enum","name":"B","symbols":["U"],"default":"U"}},{"name":"c","type":"B"},{"name":"d","type":{"type":"map","values":"B"}}]}`,
+		},
+		{
+			"null namespace inside another", `{"type":"record","name":"x.A","fields":[{"name":"b","type":{"type":"fixed","name":"B","namespace":"","size":1}}]}`,
+			`{"type":"record","name":"A","namespace":"x","fields":[{"name":"b","type":{"type":"fixed","name":"B","namespace":"","size":1}}]}`,
+		},
+		{
+			"order, aliases, properties", `{"type":"record","name":"A","aliases":["Old","q.Older"],"z":1,"namespace":"q","fields":[{"name":"f","order":"ascending","aliases":["g"],"type":"int","pii":true},{"name":"h","order":"ignore","type":"int","aliases":[]}]}`,
+			`{"type":"record","name":"A","namespace":"q","fields":[{"name":"f","type":"int","aliases":["g"],"pii":true},{"name":"h","type":"int","order":"ignore"}],"z":1,"aliases":["Old","Older"]}`,
+		},
 		{"text is not escaped", `{"type":"enum","name":"E","symbols":["A"],"doc":"<é & \u00e8>"}`, `{"type":"enum","name":"E","doc":"<é & è>","symbols":["A"]}`},
-		{"union", `[ "null" , {"type":"array","items":{"type":"bytes","logicalType":"decimal","precision":9,"scale":2}} ]`,
-			`["null",{"type":"array","items":{"type":"bytes","logicalType":"decimal","precision":9,"scale":2}}]`},
+		{
+			"union", `[ "null" , {"type":"array","items":{"type":"bytes","logicalType":"decimal","precision":9,"scale":2}} ]`,
+			`["null",{"type":"array","items":{"type":"bytes","logicalType":"decimal","precision":9,"scale":2}}]`,
+		},
 	} {
 		got, err := canonical(c.in, false)
 		if err != nil || got != c.want {

@@ -40,6 +40,8 @@ var (
 	errTruncated = errors.New("log of the schema registry lost records")
 	// errNotWritten marks an append that certainly wrote nothing and may be tried again.
 	errNotWritten = errors.New("nothing was written")
+	// errClosed marks a server that was closed while a request waited for the log.
+	errClosed = errors.New("schema registry is closed")
 	// errTooLarge marks records that the broker finds too large.
 	errTooLarge = errors.New("record is larger than the topic takes")
 )
@@ -131,13 +133,14 @@ func (l *kafkaLog) end(ctx context.Context) (int64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("read end of topic %s: %w", l.topic, err)
 	}
-	for _, p := range res.Topics[l.topic] {
-		if p.Error != nil {
-			return 0, fmt.Errorf("read end of topic %s: %w", l.topic, p.Error)
-		}
-		return p.LastOffset, nil
+	answers := res.Topics[l.topic]
+	if len(answers) == 0 {
+		return 0, fmt.Errorf("read end of topic %s: no answer for partition 0", l.topic)
 	}
-	return 0, fmt.Errorf("read end of topic %s: no answer for partition 0", l.topic)
+	if err := answers[0].Error; err != nil {
+		return 0, fmt.Errorf("read end of topic %s: %w", l.topic, err)
+	}
+	return answers[0].LastOffset, nil
 }
 
 func (l *kafkaLog) read(ctx context.Context, offset int64) ([]logged, int64, error) {

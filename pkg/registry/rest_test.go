@@ -161,8 +161,10 @@ func TestCompatibility(t *testing.T) {
 		{"POST", "/subjects/a/versions", schemaBody(userV3), 200, `{"id":2}`},
 		{"PUT", "/config/a", `{"compatibility":"BACKWARD"}`, 200, `{"compatibility":"BACKWARD"}`},
 		{"POST", "/subjects/a/versions", schemaBody(strings.Replace(userV1, `"int"`, `"long"`, 1)), 200, `{"id":3}`},
-		{"POST", "/subjects/a/versions", schemaBody(strings.Replace(userV1, `"int"`, `"string"`, 1)), 409,
-			`~The type string at path \"/fields/0/type\" in the new schema does not match the type long in the old schema`},
+		{
+			"POST", "/subjects/a/versions", schemaBody(strings.Replace(userV1, `"int"`, `"string"`, 1)), 409,
+			`~The type string at path \"/fields/0/type\" in the new schema does not match the type long in the old schema`,
+		},
 		{"PUT", "/config/a", `{"compatibility":"NONE"}`, 200, `{"compatibility":"NONE"}`},
 		{"POST", "/subjects/a/versions", schemaBody(`"int"`), 200, `{"id":4}`},
 		{"DELETE", "/config/a", "", 200, `{"compatibilityLevel":"NONE"}`},
@@ -361,8 +363,13 @@ func FuzzRegister(f *testing.F) {
 		s := testServer(t, l)
 		h := s.Handler()
 		for _, r := range [][2]string{
-			{"POST", "/subjects/s/versions"}, {"POST", "/subjects/s/versions?normalize=true"}, {"POST", "/subjects/s"},
-			{"POST", "/compatibility/subjects/s/versions?verbose=true"}, {"PUT", "/config/s"}, {"PUT", "/mode/s"}, {"POST", "/subjects/s/versions"},
+			{"POST", "/subjects/s/versions"},
+			{"POST", "/subjects/s/versions?normalize=true"},
+			{"POST", "/subjects/s"},
+			{"POST", "/compatibility/subjects/s/versions?verbose=true"},
+			{"PUT", "/config/s"},
+			{"PUT", "/mode/s"},
+			{"POST", "/subjects/s/versions"},
 		} {
 			status, answer := ask(t, h, r[0], r[1], body)
 			if status >= 500 || !json.Valid([]byte(answer)) {

@@ -132,6 +132,7 @@ func (s *Server) Close() error {
 // only one that changes the state.
 func (s *Server) follow(ctx context.Context) {
 	defer close(s.done)
+	defer func() { s.fail(errClosed) }()
 	wait, down := backoff(0), false
 	for ctx.Err() == nil {
 		recs, next, err := s.log.read(ctx, s.at())
@@ -140,10 +141,7 @@ func (s *Server) follow(ctx context.Context) {
 			return
 		case errors.Is(err, errTruncated):
 			s.zap.Error("schema registry serves what it knows and takes no change; restart it when its topic is whole", zap.Error(err))
-			s.mu.Lock()
-			s.broken = err
-			s.signalLocked()
-			s.mu.Unlock()
+			s.fail(err)
 			return
 		case err != nil:
 			if !down {
@@ -161,6 +159,16 @@ func (s *Server) follow(ctx context.Context) {
 		wait, down = 0, false
 		s.apply(recs, next)
 	}
+}
+
+// fail ends every wait for the log, now and later; the first reason stands.
+func (s *Server) fail(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.broken == nil {
+		s.broken = err
+	}
+	s.signalLocked()
 }
 
 func (s *Server) apply(recs []logged, next int64) {

@@ -260,6 +260,16 @@ func TestFaultsOfTheLog(t *testing.T) {
 	})
 }
 
+func TestClosedServerAnswersAtOnce(t *testing.T) {
+	s := testServer(t, newMemoryLog())
+	_ = s.Close()
+	start := time.Now()
+	run(t, s.Handler(), []step{{"POST", "/subjects/a/versions", schemaBody(`"int"`), 500, `~50001`}})
+	if d := time.Since(start); d > time.Second {
+		t.Errorf("the answer took %v", d)
+	}
+}
+
 func TestStartGivesUpWithItsContext(t *testing.T) {
 	l := newMemoryLog()
 	l.beforeEnd = func() error { return errors.New("no broker") }
