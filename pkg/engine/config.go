@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"encoding/xml"
 	"fmt"
-	"net"
 	"text/template"
 
 	"github.com/welfarehub/welfarehub/pkg/datadir"
@@ -14,9 +13,9 @@ import (
 
 // configValues is what differs from one engine to the other.
 type configValues struct {
-	Data, Native, HTTP string
-	MemoryLimit        int64
-	Password           string
+	Data, Host, NativePort, HTTPPort string
+	MemoryLimit                      int64
+	Password                         string
 }
 
 // configXML keeps an engine small: caches of tens of megabytes, and background pools for two cores. The merge_tree
@@ -141,17 +140,9 @@ const usersXML = `<clickhouse>
 
 // writeConfig renders both files anew at every start, so that a new version's settings take effect.
 func (d *dataDir) writeConfig(v configValues) error {
-	host, nativePort, err := net.SplitHostPort(v.Native)
-	if err != nil {
-		return fmt.Errorf("native address %q: %w", v.Native, err)
-	}
-	_, httpPort, err := net.SplitHostPort(v.HTTP)
-	if err != nil {
-		return fmt.Errorf("HTTP address %q: %w", v.HTTP, err)
-	}
 	hash := sha256.Sum256([]byte(v.Password))
 	values := map[string]any{
-		"Host": escape(host), "NativePort": nativePort, "HTTPPort": httpPort, "Data": escape(v.Data),
+		"Host": escape(v.Host), "NativePort": v.NativePort, "HTTPPort": v.HTTPPort, "Data": escape(v.Data),
 		"MemoryLimit": v.MemoryLimit, "PlannerMemory": v.MemoryLimit / 2, "PlannerSpill": v.MemoryLimit / 4,
 		"PasswordHash": hex.EncodeToString(hash[:]), "Database": Database,
 	}

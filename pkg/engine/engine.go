@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -136,12 +137,17 @@ func Start(ctx context.Context, opts Options) (*Engine, error) {
 }
 
 func (e *Engine) startOnce(ctx context.Context) error {
-	var err error
-	if e.native, e.http, err = pickAddresses(e.opts.Native, e.opts.HTTP); err != nil {
+	host, nativePort, httpPort, err := pickPorts(e.opts.Native, e.opts.HTTP)
+	if err != nil {
 		return err
 	}
+	dial := host
+	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+		dial = "127.0.0.1" // where we, and planner, reach an engine that listens everywhere
+	}
+	e.native, e.http = net.JoinHostPort(dial, nativePort), net.JoinHostPort(dial, httpPort)
 	if err := e.data.writeConfig(configValues{
-		Data: e.data.Path, Native: e.native, HTTP: e.http, MemoryLimit: e.opts.MemoryLimit, Password: e.password,
+		Data: e.data.Path, Host: host, NativePort: nativePort, HTTPPort: httpPort, MemoryLimit: e.opts.MemoryLimit, Password: e.password,
 	}); err != nil {
 		return err
 	}
@@ -246,31 +252,37 @@ func (e *Engine) signal(sig syscall.Signal) {
 	}
 }
 
-// pickAddresses replaces port 0 by a free port and makes sure that nobody listens on the others.
-func pickAddresses(native, http string) (string, string, error) {
-	nativeHost, _, err := net.SplitHostPort(native)
+// pickPorts replaces port 0 by a free port and makes sure that nobody listens on the others. The host is returned as it
+// was given: a listener reports 0.0.0.0 as [::], which is no address where IPv6 is switched off.
+func pickPorts(native, http string) (host, nativePort, httpPort string, err error) {
+	host, _, err = net.SplitHostPort(native)
 	if err != nil {
-		return "", "", fmt.Errorf("native address %q is not host:port: %w", native, err)
+		return "", "", "", fmt.Errorf("native address %q is not host:port: %w", native, err)
 	}
 	httpHost, _, err := net.SplitHostPort(http)
 	if err != nil {
-		return "", "", fmt.Errorf("HTTP address %q is not host:port: %w", http, err)
+		return "", "", "", fmt.Errorf("HTTP address %q is not host:port: %w", http, err)
 	}
-	if nativeHost != httpHost {
-		return "", "", fmt.Errorf("native address %s and HTTP address %s must have the same host", native, http)
+	if host != httpHost {
+		return "", "", "", fmt.Errorf("native address %s and HTTP address %s must have the same host", native, http)
 	}
 	nl, err := listen("native", native)
 	if err != nil {
-		return "", "", err
+		return "", "", "", err
 	}
 	defer nl.Close()
 	hl, err := listen("HTTP", http)
 	if err != nil {
-		return "", "", err
+		return "", "", "", err
 	}
 	defer hl.Close()
-	return nl.Addr().String(), hl.Addr().String(), nil
+	if host == "" {
+		host = "0.0.0.0"
+	}
+	return host, port(nl), port(hl), nil
 }
+
+func port(l net.Listener) string { return strconv.Itoa(l.Addr().(*net.TCPAddr).Port) }
 
 func listen(what, addr string) (net.Listener, error) {
 	l, err := net.Listen("tcp", addr)

@@ -134,6 +134,16 @@ func TestEngineAnswersOnBothPorts(t *testing.T) {
 	}
 }
 
+func TestEngineListensEverywhereWhenAsked(t *testing.T) {
+	e := start(t, Options{Native: "0.0.0.0:0", HTTP: "0.0.0.0:0"})
+	if host, _, _ := net.SplitHostPort(e.NativeAddr()); host != "127.0.0.1" {
+		t.Errorf("address to dial is %s", e.NativeAddr())
+	}
+	if n := count(t, open(t, e.PlannerDSN()), "SELECT count() FROM system.one"); n != 1 {
+		t.Errorf("planner reads %d rows", n)
+	}
+}
+
 func TestStopLeavesNoProcessAndKeepsData(t *testing.T) {
 	dir := t.TempDir()
 	e := start(t, Options{DataDir: dir})

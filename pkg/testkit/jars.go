@@ -147,6 +147,11 @@ func lastLines(path string, n int) string {
 	if err != nil {
 		return err.Error()
 	}
-	lines := strings.Split(strings.TrimSpace(string(raw)), "\n")
+	return tail(string(raw), n)
+}
+
+// tail is the last n lines of a text, on one line.
+func tail(text string, n int) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
 	return strings.Join(lines[max(0, len(lines)-n):], " | ")
 }

@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# run.sh COMMAND...: runs it with a Docker engine and the test images at hand, for tests on containers.
+# A Docker engine that runs already is used and left alone; else one of our own is started and stopped.
+# IMAGES="kafka clickhouse" names the images that are needed (see build.sh), these two by default.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here/../.." && pwd)
+
+if [ -n "${DOCKER_HOST:-}" ] || ! docker info >/dev/null 2>&1; then
+  if [ -z "${DOCKER_HOST:-}" ]; then
+    "$here/dockerd.sh" start
+    DOCKER_HOST=$("$here/dockerd.sh" env)
+    export DOCKER_HOST
+    own=yes
+  fi
+fi
+
+finish() {
+  code=$?
+  # Without Ryuk nobody else clears up after a test that was killed.
+  docker ps -aq --filter label=org.testcontainers=true | xargs -r docker rm -fv >/dev/null || true
+  docker network prune -f --filter label=org.testcontainers=true >/dev/null || true
+  if [ "${own:-}" = yes ] && [ "${KEEP_DOCKERD:-}" != 1 ]; then "$here/dockerd.sh" stop; fi
+  exit "$code"
+}
+trap finish EXIT
+
+# shellcheck disable=SC2086 # one word for each image
+"$here/build.sh" ${IMAGES:-kafka clickhouse}
+set -a
+# shellcheck disable=SC1091 # made by build.sh
+. "$root/.cache/images.env"
+set +a
+# Ryuk's image cannot be pulled everywhere; and published ports are on this machine's loopback.
+export TESTCONTAINERS_RYUK_DISABLED=true TESTCONTAINERS_HOST_OVERRIDE=127.0.0.1
+export WELFAREHUB_KAFKA=container WELFAREHUB_CLICKHOUSE=container WELFAREHUB_E2E=${WELFAREHUB_E2E:-1}
+"$@"
