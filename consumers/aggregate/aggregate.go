@@ -10,10 +10,8 @@ package aggregate
 
 import (
 	"context"
-	_ "embed"
 	"fmt"
 	"slices"
-	"text/template"
 	"time"
 
 	"github.com/ClickHouse/clickhouse-go/v2"
@@ -63,17 +61,13 @@ type Steps struct{ Plan, Settle, Erase, Touch, Insert, Sweep time.Duration }
 // Aggregator runs cycles. Not safe for concurrent use; several, in one or more processes, may work on
 // one database: they do no harm, and no good.
 type Aggregator struct {
-	opts      Options
-	log       *zap.Logger
-	templates *template.Template
-	sources   map[uint8]string // by event number: SELECT that makes facts of stored rows
-	sweepAll  bool             // removals of an earlier life may be unfinished
-	pending   bool             // removals are due
-	sweptAt   time.Time
+	opts     Options
+	log      *zap.Logger
+	sources  map[uint8]string // by event number: SELECT that makes facts of stored rows
+	sweepAll bool             // removals of an earlier life may be unfinished
+	pending  bool             // removals are due
+	sweptAt  time.Time
 }
-
-//go:embed contribute.sql
-var contributeSQL string
 
 // New returns an Aggregator. It does not touch the database.
 func New(o Options) *Aggregator {
@@ -95,7 +89,7 @@ func New(o Options) *Aggregator {
 	if o.fail == nil {
 		o.fail = func(string) error { return nil }
 	}
-	return &Aggregator{opts: o, log: o.Logger, templates: parseTemplates(), sweepAll: true}
+	return &Aggregator{opts: o, log: o.Logger, sweepAll: true}
 }
 
 // Run runs cycles until ctx ends, and returns nil then. Errors of a cycle are logged and retried, ever
@@ -208,34 +202,47 @@ func (a *Aggregator) cycle(ctx context.Context) (Stats, error) {
 	return stats, err
 }
 
-// insert is step (f).
+// insert is step (f). A native batch travels as one block, and store.contrib is not partitioned, so it
+// becomes one part under one token: all of it counts or nothing.
 func (a *Aggregator) insert(ctx context.Context, books *books, batch *batch, work *work) error {
 	touched, err := work.table()
 	if err != nil {
 		return err
 	}
-	scope := scope{wanted: wantedGroups, read: readGroups, snapshot: batch.snapshot(), touched: touched}
-	tables, err := a.context(ctx, scope)
-	if err != nil {
-		return err
-	}
-	query, err := a.render("insert", params{
-		Wanted: wantedGroups, Snapshot: batch.snapshot(), Now: batch.now,
-		Population: work.population, Books: batch.bookRows(books), Cycle: books.cycle,
-	})
-	if err != nil {
-		return err
-	}
 	settings := a.settings()
-	// One block, so that one token covers it; squashing it is what holds it together.
 	settings["insert_deduplication_token"] = fmt.Sprintf("aggregate/%d", books.cycle+1)
+	settings["insert_deduplicate"] = 1
 	settings["min_insert_block_size_rows"] = 1 << 40
 	settings["min_insert_block_size_bytes"] = 0
 	settings["max_insert_threads"] = 1
 	settings["optimize_on_insert"] = 0
 	settings["async_insert"] = 0
-	ctx = clickhouse.Context(ctx, clickhouse.WithSettings(settings), clickhouse.WithExternalTable(append(tables, touched)...))
-	if err := a.opts.DB.Exec(ctx, query); err != nil {
+	out, err := a.opts.DB.PrepareBatch(clickhouse.Context(ctx, clickhouse.WithSettings(settings)), insertContrib)
+	if err != nil {
+		return fmt.Errorf("insert cycle %d into store.contrib: %w", books.cycle+1, err)
+	}
+	defer func() { _ = out.Close() }() // after Send it does nothing
+	now := time.Now().UTC()
+	err = a.difference(ctx, scope{wanted: wantedGroups, read: readGroups, snapshot: batch.snapshot(), touched: touched}, batch.now,
+		func(g id, k cell, m measures) error { return appendCell(out, g, k, m, now) })
+	if err != nil {
+		return err
+	}
+	for _, row := range batch.bookRows(books) {
+		if err := appendCell(out, id{}, row.cell, measures{mark: row.mark}, now); err != nil {
+			return err
+		}
+	}
+	// The token drops a cycle that another aggregator has done, as long as the table remembers it.
+	// Whoever slept longer than that sees it here.
+	again, err := a.readBooks(ctx)
+	if err != nil {
+		return err
+	}
+	if again.cycle != books.cycle {
+		return nil
+	}
+	if err := out.Send(); err != nil {
 		return fmt.Errorf("insert cycle %d of %d groups into store.contrib: %w", books.cycle+1, len(work.groups), err)
 	}
 	return nil
@@ -246,7 +253,7 @@ func (a *Aggregator) settings() clickhouse.Settings {
 	return clickhouse.Settings{
 		"max_memory_usage":                   a.opts.MaxMemory,
 		"max_bytes_before_external_group_by": a.opts.MaxMemory / 2,
-		"max_query_size":                     64 << 20,
+		"max_query_size":                     64 << 20, // positions are named one by one
 		"max_ast_elements":                   1_000_000,
 		"max_expanded_ast_elements":          5_000_000,
 	}

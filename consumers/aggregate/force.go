@@ -29,32 +29,6 @@ func (s *scope) tables(more ...*ext.Table) clickhouse.QueryOption {
 // service is what an offer is: nomenclature code and area of users.
 type service struct{ nomenclature, area string }
 
-// context returns the two tables that contribute.sql needs beside the facts.
-func (a *Aggregator) context(ctx context.Context, s scope) ([]*ext.Table, error) {
-	dead, err := a.dead(ctx, s)
-	if err != nil {
-		return nil, err
-	}
-	services, err := a.services(ctx, s, dead)
-	if err != nil {
-		return nil, err
-	}
-	deadTable, err := dead.table()
-	if err != nil {
-		return nil, err
-	}
-	out, err := ext.NewTable("services", ext.Column("offer", "FixedString(16)"), ext.Column("nomenclature", "String"), ext.Column("area", "String"))
-	if err != nil {
-		return nil, fmt.Errorf("make table of services: %w", err)
-	}
-	for offer, of := range services {
-		if err := out.Append(offer[:], of.nomenclature, of.area); err != nil {
-			return nil, fmt.Errorf("append to table of services: %w", err)
-		}
-	}
-	return []*ext.Table{deadTable, out}, nil
-}
-
 // position is where a version of a record stands.
 type position struct {
 	rec       id

@@ -166,18 +166,22 @@ func takeBlocks(books *books, queues map[place][]block, limit uint64) *batch {
 	return out
 }
 
-// bookRows are the rows by which the books advance: a topic and partition with the offsets gained,
-// the cycle, and how far the horizon moved.
-func (b *batch) bookRows(books *books) string {
-	rows := []string{
-		"('cycle', 0, 1)",
-		fmt.Sprintf("('now', 0, %d)", b.now-books.now),
+// bookRow is a row by which the books advance.
+type bookRow struct {
+	cell
+	mark int64
+}
+
+// bookRows are a row for each partition that gained offsets, the cycle, and how far the horizon moved.
+func (b *batch) bookRows(books *books) []bookRow {
+	row := func(name string, partition uint32, mark int64) bookRow {
+		return bookRow{cell{nomenclature: name, area: areaBooks, month: uint16(partition)}, mark}
 	}
+	out := []bookRow{row("cycle", 0, 1), row("now", 0, b.now-books.now)}
 	for p, s := range b.spans {
-		rows = append(rows, fmt.Sprintf("(%s, %d, %d)", quote(typeOf(p.no).Topic), p.partition, s.to-books.positions[p]))
+		out = append(out, row(typeOf(p.no).Topic, p.partition, int64(s.to-books.positions[p])))
 	}
-	slices.Sort(rows)
-	return "CAST([" + strings.Join(rows, ", ") + "], 'Array(Tuple(String, UInt16, Int64))')"
+	return out
 }
 
 // snapshot is the predicate on (type, partition, offset) of what the cycle may see: the log below its

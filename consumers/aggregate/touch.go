@@ -31,7 +31,6 @@ func newWork() *work {
 // Predicates on grp by the external table of work.table.
 const (
 	wantedGroups = "grp IN (SELECT reinterpretAsUInt128(id) FROM touched WHERE wanted = 1)"
-	namedGroups  = "grp IN (SELECT reinterpretAsUInt128(id) FROM touched WHERE wanted = 0)"
 	readGroups   = "grp IN (SELECT reinterpretAsUInt128(id) FROM touched)"
 )
 
@@ -365,9 +364,13 @@ var factColumns = map[uint8]string{
 
 // number is the hash as the engine's UInt128, which is little-endian.
 func (i id) number() *big.Int {
-	b := i
-	slices.Reverse(b[:])
+	b := i.bigEndian()
 	return new(big.Int).SetBytes(b[:])
+}
+
+func (i id) bigEndian() id {
+	slices.Reverse(i[:])
+	return i
 }
 
 // toID takes the bytes of a hash; a short one, as the engine cuts trailing zeros, is padded.

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math/big"
-
-	"github.com/ClickHouse/clickhouse-go/v2"
 )
 
 // verifyFacts is how many facts VerifyAll looks at in one query, about, which bounds its memory.
@@ -52,27 +50,14 @@ func (a *Aggregator) verifySlice(ctx context.Context, books *books, i, n int64) 
 	}
 	last := bound(i + 1)
 	wanted := fmt.Sprintf("(grp >= toUInt128('%s') AND grp <= toUInt128('%s'))", bound(i), last.Sub(last, big.NewInt(1)))
-	tables, err := a.context(ctx, scope{
-		wanted: wanted, snapshot: below(books.positions),
-		read: fmt.Sprintf("(%s OR grp IN (SELECT svc FROM store.facts WHERE %s AND svc != 0))", wanted, wanted),
-	})
-	if err != nil {
-		return 0, err
-	}
-	query, err := a.render("difference", params{Wanted: wanted, Snapshot: below(books.positions), Now: books.now, Population: true})
-	if err != nil {
-		return 0, err
-	}
+	read := fmt.Sprintf("(%s OR grp IN (SELECT svc FROM store.facts WHERE %s AND svc != 0))", wanted, wanted)
 	var differing uint64
-	rows, err := a.query(ctx, "SELECT count() FROM ("+query+")", clickhouse.WithExternalTable(tables...))
+	err := a.difference(ctx, scope{wanted: wanted, read: read, snapshot: below(books.positions)}, books.now, func(id, cell, measures) error {
+		differing++
+		return nil
+	})
 	if err != nil {
 		return 0, fmt.Errorf("compare store.contrib with facts: %w", err)
 	}
-	defer rows.Close()
-	for rows.Next() {
-		if err := rows.Scan(&differing); err != nil {
-			return 0, fmt.Errorf("compare store.contrib with facts: %w", err)
-		}
-	}
-	return differing, rows.Err()
+	return differing, nil
 }

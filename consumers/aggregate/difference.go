@@ -1,0 +1,204 @@
+package aggregate
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+	"github.com/shopspring/decimal"
+)
+
+// difference computes, for each group in scope, what it adds to the cells now less what is stored, and
+// calls emit for each cell that differs. Facts and stored contributions come in the order of their
+// groups, so that one group at a time is in memory.
+func (a *Aggregator) difference(ctx context.Context, s scope, now int64, emit func(id, cell, measures) error) error {
+	dead, err := a.dead(ctx, s)
+	if err != nil {
+		return err
+	}
+	services, err := a.services(ctx, s, dead)
+	if err != nil {
+		return err
+	}
+	facts, err := a.readFacts(ctx, s, dead)
+	if err != nil {
+		return err
+	}
+	defer facts.close()
+	stored, err := a.readStored(ctx, s)
+	if err != nil {
+		return err
+	}
+	defer stored.close()
+	counter := newCounter(now, services)
+	for !facts.done || !stored.done {
+		g := facts.next.grp
+		if facts.done || !stored.done && stored.grp.compare(g) < 0 {
+			g = stored.grp
+		}
+		of, err := facts.group(g)
+		if err != nil {
+			return err
+		}
+		sum := counter.count(of)
+		if err := stored.subtract(g, sum); err != nil {
+			return err
+		}
+		for k, m := range sum {
+			if m == (measures{}) {
+				continue
+			}
+			if err := emit(g, k, m); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// compare orders groups as the engine does: as numbers, whose first byte is the lowest.
+func (i id) compare(o id) int {
+	x, y := i.bigEndian(), o.bigEndian()
+	return bytes.Compare(x[:], y[:])
+}
+
+// factStream reads facts by group. next is the row after those that were taken.
+type factStream struct {
+	rows driver.Rows
+	dead map[position]bool
+	next fact
+	done bool
+	buf  []fact
+}
+
+func (a *Aggregator) readFacts(ctx context.Context, s scope, dead deadPositions) (*factStream, error) {
+	rows, err := a.query(ctx, fmt.Sprintf(`SELECT reinterpretAsFixedString(grp), reinterpretAsFixedString(rec), type, partition, offset, version,
+		toUnixTimestamp64Milli(occurred_at), toUnixTimestamp64Milli(instant), toString(source), source_record_id, comune,
+		toString(nomenclature), toString(area), kind, toString(unit), reinterpretAsFixedString(svc), sid,
+		toInt64(a * 1000), toInt64(b * 1000), toInt32(valid_from), toInt32(valid_to)
+		FROM store.facts WHERE %s AND gone = 0 AND %s ORDER BY grp, rec`, s.wanted, s.snapshot), s.tables())
+	if err != nil {
+		return nil, fmt.Errorf("read facts: %w", err)
+	}
+	out := &factStream{rows: rows, dead: map[position]bool{}}
+	for _, p := range dead {
+		out.dead[p] = true
+	}
+	if err := out.advance(); err != nil {
+		out.close()
+		return nil, err
+	}
+	return out, nil
+}
+
+func (s *factStream) close() { _ = s.rows.Close() } // it was read, or the caller has an error already
+
+// advance goes to the next fact in force.
+func (s *factStream) advance() error {
+	for s.rows.Next() {
+		f := &s.next
+		var grp, rec, offer string
+		if err := s.rows.Scan(&grp, &rec, &f.no, &f.partition, &f.offset, &f.version, &f.occurred, &f.instant, &f.source, &f.sourceRecord, &f.comune,
+			&f.service.nomenclature, &f.service.area, &f.kind, &f.unit, &offer, &f.serviceID, &f.a, &f.b, &f.from, &f.to); err != nil {
+			return fmt.Errorf("read facts: %w", err)
+		}
+		f.grp, f.rec, f.offer = toID(grp), toID(rec), toID(offer)
+		f.comune = strings.TrimRight(f.comune, "\x00")
+		if !s.dead[position{f.rec, f.partition, f.offset}] {
+			return nil
+		}
+	}
+	s.done = true
+	if err := s.rows.Err(); err != nil {
+		return fmt.Errorf("read facts: %w", err)
+	}
+	return nil
+}
+
+// group returns the facts of a group, each record once. They are valid until the next call.
+func (s *factStream) group(g id) ([]fact, error) {
+	s.buf = s.buf[:0]
+	for !s.done && s.next.grp == g {
+		if n := len(s.buf); n == 0 || s.buf[n-1].rec != s.next.rec { // a healed fact is there twice
+			s.buf = append(s.buf, s.next)
+		}
+		if err := s.advance(); err != nil {
+			return nil, err
+		}
+	}
+	return s.buf, nil
+}
+
+// storedStream reads stored contributions by group.
+type storedStream struct {
+	rows driver.Rows
+	grp  id
+	cell cell
+	m    measures
+	done bool
+}
+
+func (a *Aggregator) readStored(ctx context.Context, s scope) (*storedStream, error) {
+	rows, err := a.query(ctx, fmt.Sprintf(`SELECT reinterpretAsFixedString(grp), comune, toString(nomenclature), toString(area), month, toString(unit),
+		requests, granted, refused, waiting, toInt64(capacity * 1000), toInt64(occupied * 1000), toInt64(delivered * 1000), toInt64(amount * 1000), residents, mark
+		FROM store.contrib WHERE %s AND grp != 0 ORDER BY grp`, s.wanted), s.tables())
+	if err != nil {
+		return nil, fmt.Errorf("read stored contributions: %w", err)
+	}
+	out := &storedStream{rows: rows}
+	if err := out.advance(); err != nil {
+		out.close()
+		return nil, err
+	}
+	return out, nil
+}
+
+func (s *storedStream) close() { _ = s.rows.Close() } // as factStream.close
+
+func (s *storedStream) advance() error {
+	if !s.rows.Next() {
+		s.done = true
+		if err := s.rows.Err(); err != nil {
+			return fmt.Errorf("read stored contributions: %w", err)
+		}
+		return nil
+	}
+	var grp string
+	k, m := &s.cell, &s.m
+	if err := s.rows.Scan(&grp, &k.comune, &k.nomenclature, &k.area, &k.month, &k.unit, &m.requests, &m.granted, &m.refused, &m.waiting,
+		&m.capacity, &m.occupied, &m.delivered, &m.amount, &m.residents, &m.mark); err != nil {
+		return fmt.Errorf("read stored contributions: %w", err)
+	}
+	s.grp, k.comune = toID(grp), strings.TrimRight(k.comune, "\x00")
+	return nil
+}
+
+// subtract takes what is stored of a group off.
+func (s *storedStream) subtract(g id, from cells) error {
+	for !s.done && s.grp == g {
+		from.add(s.cell, s.m, -1)
+		if err := s.advance(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+const insertContrib = `INSERT INTO store.contrib (grp, comune, nomenclature, area, month, unit,
+	requests, granted, refused, waiting, capacity, occupied, delivered, amount, residents, mark, updated_at)`
+
+// appendCell adds a row to a batch of insertContrib.
+func appendCell(batch driver.Batch, g id, k cell, m measures, at any) error {
+	comune := k.comune
+	if len(comune) < 6 {
+		comune += strings.Repeat("\x00", 6-len(comune))
+	}
+	if err := batch.Append(g.number(), comune, k.nomenclature, k.area, k.month, k.unit, m.requests, m.granted, m.refused, m.waiting,
+		decimal.New(m.capacity, -3), decimal.New(m.occupied, -3), decimal.New(m.delivered, -3), decimal.New(m.amount, -3),
+		m.residents, m.mark, at); err != nil {
+		return fmt.Errorf("append to store.contrib: %w", err)
+	}
+	return nil
+}
