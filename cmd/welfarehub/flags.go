@@ -37,12 +37,12 @@ func (f *kafkaFlags) add(fs *pflag.FlagSet, def string) {
 	if def != "" {
 		brokers = []string{def}
 	}
-	fs.StringSliceVar(&f.brokers, "kafka-brokers", brokers, "host:port of Kafka brokers, with commas")
-	fs.BoolVar(&f.tls, "kafka-tls", false, "reach Kafka by TLS")
-	fs.StringVar(&f.ca, "kafka-ca", "", "PEM file of the authority that signed the brokers' certificates (the system's by default)")
-	fs.StringVar(&f.mechanism, "kafka-sasl", "", "SASL mechanism: plain, scram-sha-256 or scram-sha-512")
-	fs.StringVar(&f.user, "kafka-user", "", "SASL user")
-	fs.StringVar(&f.passwordFile, "kafka-password-file", "", "file that holds the SASL password")
+	fs.StringSliceVar(&f.brokers, "kafka-brokers", brokers, "Kafka brokers to start from, host:port with commas between")
+	fs.BoolVar(&f.tls, "kafka-tls", false, "reach Kafka by TLS 1.2 or later; implied by --kafka-ca")
+	fs.StringVar(&f.ca, "kafka-ca", "", "PEM file of the authority that signed the brokers' certificates; the system's authorities where not given")
+	fs.StringVar(&f.mechanism, "kafka-sasl", "", "SASL mechanism: plain, scram-sha-256 or scram-sha-512; none where not given")
+	fs.StringVar(&f.user, "kafka-user", "", "SASL user, with --kafka-sasl")
+	fs.StringVar(&f.passwordFile, "kafka-password-file", "", "file that holds the SASL password; a line end after it is left out")
 }
 
 func (f *kafkaFlags) cluster() (wkafka.Cluster, error) {
@@ -90,7 +90,7 @@ func (f *kafkaFlags) cluster() (wkafka.Cluster, error) {
 type clickhouseFlags struct{ dsn, passwordFile string }
 
 func (f *clickhouseFlags) add(fs *pflag.FlagSet) {
-	fs.StringVar(&f.dsn, "clickhouse-dsn", "", "ClickHouse by the native protocol: clickhouse://user:password@host:9000/?secure=true")
+	fs.StringVar(&f.dsn, "clickhouse-dsn", "", "ClickHouse, native protocol: clickhouse://user:password@host:9000/ (TLS: port 9440 and ?secure=true)")
 }
 
 func (f *clickhouseFlags) check() error {
@@ -104,8 +104,8 @@ func (f *clickhouseFlags) check() error {
 type registryFlags struct{ url, user, passwordFile string }
 
 func (f *registryFlags) add(fs *pflag.FlagSet) {
-	fs.StringVar(&f.url, "registry-url", "", "schema registry with the Confluent REST API; a path prefix is kept")
-	fs.StringVar(&f.user, "registry-user", "", "user for basic authentication at the registry")
+	fs.StringVar(&f.url, "registry-url", "", "schema registry with the Confluent REST API, http:// or https://; a path prefix is kept")
+	fs.StringVar(&f.user, "registry-user", "", "user for basic authentication at the registry; none where not given")
 	fs.StringVar(&f.passwordFile, "registry-password-file", "", "file that holds that user's password")
 }
 

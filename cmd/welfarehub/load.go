@@ -26,13 +26,13 @@ type loadFlags struct {
 }
 
 func (f *loadFlags) add(fs *pflag.FlagSet) {
-	fs.StringVar(&f.group, "group", "welfarehub-load", "consumer group of the loaders")
-	fs.IntVar(&f.maxRecords, "block-records", 50_000, "records of a block at most")
-	fs.IntVar(&f.maxBytes, "block-bytes", 8<<20, "bytes of a block, about")
-	fs.DurationVar(&f.flushAge, "flush-age", 500*time.Millisecond, "a block waits for more records no longer than this")
-	fs.IntVar(&f.maxValueBytes, "max-value-bytes", 1<<20, "a larger value is rejected with P06")
-	fs.DurationVar(&f.session, "session-timeout", 10*time.Second, "session timeout in the consumer group")
-	fs.DurationVar(&f.drain, "drain-timeout", 10*time.Second, "time for the block in work when the loader must stop")
+	fs.StringVar(&f.group, "group", "welfarehub-load", "consumer group of the loaders; those of one ClickHouse share it")
+	fs.IntVar(&f.maxRecords, "block-records", 50_000, "a block is inserted when it has this many records; 0: the default")
+	fs.IntVar(&f.maxBytes, "block-bytes", 8<<20, "or about this many bytes of keys, values and headers; 0: the default")
+	fs.DurationVar(&f.flushAge, "flush-age", 500*time.Millisecond, "or when its first record has waited this long; 0: the default")
+	fs.IntVar(&f.maxValueBytes, "max-value-bytes", 1<<20, "a larger value, in bytes, is rejected with P06; 0: the default")
+	fs.DurationVar(&f.session, "session-timeout", 10*time.Second, "a loader that is silent for this long loses its partitions; 0: the default")
+	fs.DurationVar(&f.drain, "drain-timeout", 10*time.Second, "time that blocks in work have to end when the loader stops; 0: the default")
 }
 
 func (f *loadFlags) apply(o *load.Options) {
@@ -57,8 +57,9 @@ func newLoad() *cobra.Command {
 welfare topics, and keeps the aggregates of what is loaded. Run as many as there are
 partitions, if you like; a partition has one loader at a time, and any may be killed.
 
-It waits out outages of Kafka, ClickHouse and the registry. SIGTERM ends the blocks in
-work (--drain-timeout) and leaves the group.`,
+The topics must be there, and the schema (welfarehub migrate). At the start the registry
+and ClickHouse must answer; after that outages of Kafka, ClickHouse and the registry are
+waited out. SIGTERM ends the blocks in work (--drain-timeout) and leaves the group.`,
 		Example: `  welfarehub load --kafka-brokers broker:9092 --registry-url http://registry:8081 \
     --clickhouse-dsn clickhouse://hub:secret@clickhouse:9000/`,
 		Args: cobra.NoArgs,

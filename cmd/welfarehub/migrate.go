@@ -17,10 +17,11 @@ func newMigrate() *cobra.Command {
 		Use:   "migrate",
 		Short: "Bring the ClickHouse schema to this version",
 		Long: `migrate creates or upgrades the databases store (the hub's own) and welfare (public).
-It is safe to run again. --down-to goes back to an earlier version; going back to 0
-removes all tables and their data.`,
-		Example: `  welfarehub migrate --clickhouse-dsn clickhouse://hub:secret@clickhouse:9000/`,
-		Args:    cobra.NoArgs,
+It is safe to run again, and loads the reference lists of this version. --down-to goes
+back to an earlier version; going back to 0 removes all tables and their data.`,
+		Example: `  welfarehub migrate --clickhouse-dsn clickhouse://hub:secret@clickhouse:9000/
+  welfarehub migrate --clickhouse-dsn clickhouse://hub:secret@clickhouse:9000/ --down-to 3`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			log, err := logger(cmd)
 			if err != nil {
@@ -37,11 +38,15 @@ removes all tables and their data.`,
 			if err != nil {
 				return err
 			}
+			if cmd.Flags().Changed("down-to") {
+				fmt.Fprintf(cmd.OutOrStdout(), "the schema is at version %d\n", down)
+				return nil
+			}
 			fmt.Fprintln(cmd.OutOrStdout(), "the schema is up to date")
 			return nil
 		},
 	}
 	cf.add(cmd.Flags())
-	cmd.Flags().Int64Var(&down, "down-to", 0, "go back to this version; its data are lost")
+	cmd.Flags().Int64Var(&down, "down-to", 0, "go back to this version; what later versions added is dropped with its data; 0: everything")
 	return cmd
 }

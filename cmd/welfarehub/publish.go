@@ -35,7 +35,8 @@ Errors give file, line, field, rule, limit and what to do, never a value. It exi
 every record passed and was acknowledged by all in-sync replicas; with --wait, when every
 event was loaded.`,
 		Example: `  welfarehub publish --type ServiceRequested --dry-run requests.csv
-  welfarehub publish --kafka-brokers 127.0.0.1:9092 --registry-url http://127.0.0.1:8081 requests.jsonl
+  welfarehub publish --kafka-brokers 127.0.0.1:9092 \
+    --registry-url http://127.0.0.1:8081 requests.jsonl
   welfarehub publish --mapping istat_population comuni_pop.csv`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -54,6 +55,11 @@ event was loaded.`,
 					return &exitError{exitUsage, err}
 				}
 				o.Cluster, o.SchemaID = cluster, schemaID(client)
+				if wait {
+					if err := cf.check(); err != nil {
+						return &exitError{exitUsage, fmt.Errorf("--wait: %w", err)}
+					}
+				}
 			}
 			if err := o.Validate(); err != nil {
 				return &exitError{exitUsage, err}
@@ -63,9 +69,6 @@ event was loaded.`,
 				report.Records, report.Accepted(), report.Published, report.Bad)
 			if err != nil || !wait || o.DryRun {
 				return err
-			}
-			if err := cf.check(); err != nil {
-				return &exitError{exitUsage, err}
 			}
 			db, err := clickhouse.Open(cmd.Context(), cf.dsn)
 			if err != nil {
@@ -79,13 +82,13 @@ event was loaded.`,
 	}
 	fs := cmd.Flags()
 	fs.StringVar(&o.Format, "format", "", "csv or jsonl; by the file's extension where not given")
-	fs.StringVar(&o.Type, "type", "", "event or topic of every record; else the column or member event")
+	fs.StringVar(&o.Type, "type", "", "event or topic of every record; where not given, the column or member event names it")
 	fs.StringVar(&o.Mapping, "mapping", "", "YAML file that maps foreign columns, or the name of one that ships: istat_population")
 	fs.StringToStringVar(&o.Defaults, "default", nil, "field=value for records that do not give the field; may be repeated")
-	fs.BoolVar(&o.DryRun, "dry-run", false, "check only")
-	fs.IntVar(&o.MaxErrors, "max-errors", publish.DefaultMaxErrors, "stop after this many bad records; negative: no limit")
-	fs.IntVar(&o.MaxValueBytes, "max-value-bytes", publish.DefaultMaxValueBytes, "limit of an event's size, as the loader's")
-	fs.BoolVar(&wait, "wait", false, "wait until all is loaded; needs --clickhouse-dsn")
+	fs.BoolVar(&o.DryRun, "dry-run", false, "check only; needs neither Kafka nor a registry")
+	fs.IntVar(&o.MaxErrors, "max-errors", publish.DefaultMaxErrors, "stop after this many bad records; 0: the default, negative: no limit")
+	fs.IntVar(&o.MaxValueBytes, "max-value-bytes", publish.DefaultMaxValueBytes, "limit of an event's size in bytes, as the loader's; 0: the default")
+	fs.BoolVar(&wait, "wait", false, "wait until all is loaded, and print the ends; needs --clickhouse-dsn")
 	kf.add(fs, "")
 	rf.add(fs)
 	cf.add(fs)

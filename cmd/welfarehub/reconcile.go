@@ -25,10 +25,12 @@ func newReconcile() *cobra.Command {
 rows: read = loaded + duplicate + rejected, no gap, no repeat, nothing stored that was
 not booked. It lists what does not fit as ranges of offsets. The loader may be at work
 meanwhile. Lag and open rejects are shown and do not count against it.
+docs/OPERATIONS.md says what to do about each kind of finding.
 
 Exit codes: 0 all fits, 3 it does not, 1 it could not be found out.`,
-		Example: `  welfarehub reconcile --kafka-brokers 127.0.0.1:9092 --clickhouse-dsn clickhouse://hub:secret@127.0.0.1:9000/`,
-		Args:    cobra.NoArgs,
+		Example: `  welfarehub reconcile --kafka-brokers 127.0.0.1:9092 \
+    --clickhouse-dsn clickhouse://hub:secret@127.0.0.1:9000/`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			log, err := logger(cmd)
 			if err != nil {
@@ -70,7 +72,7 @@ Exit codes: 0 all fits, 3 it does not, 1 it could not be found out.`,
 	kf.add(cmd.Flags(), "")
 	cf.add(cmd.Flags())
 	cmd.Flags().StringSliceVar(&names, "topic", nil, "topics to look at, with commas; all where not given")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	cmd.Flags().BoolVar(&aggregates, "aggregates", false, "compute the aggregates again too, and compare")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the report as JSON")
+	cmd.Flags().BoolVar(&aggregates, "aggregates", false, "compute the aggregates again from their facts too, and compare")
 	return cmd
 }

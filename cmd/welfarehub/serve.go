@@ -36,6 +36,6 @@ more than SELECT on database welfare. / lists what there is.`,
 		},
 	}
 	cf.add(cmd.Flags())
-	cmd.Flags().StringVar(&addr, "http", "127.0.0.1:8080", "address to listen on")
+	cmd.Flags().StringVar(&addr, "http", "127.0.0.1:8080", "address to listen on, plain HTTP; port 0 takes a free one")
 	return cmd
 }

@@ -23,7 +23,7 @@ type simFlags struct {
 
 func (f *simFlags) add(fs *pflag.FlagSet) {
 	f.rates = simulate.DefaultRates()
-	fs.Uint64Var(&f.seed, "seed", 1, "seed of the simulation: the same seed and start give the same bytes")
+	fs.Uint64Var(&f.seed, "seed", 1, "seed of the simulation: the same seed, start and shares give the same bytes")
 	share := func(p *float64, name, what string) {
 		fs.Float64Var(p, name, *p, "share of simulated messages, 0 to 1, that are "+what)
 	}
@@ -75,10 +75,12 @@ requests that are assessed, wait, become benefits and deliveries, schools with t
 sessions, attendance, indicators and feedback, waves of deprivation. It sends them to
 Kafka, or writes them to a folder with --out, one file a topic.
 
---truth says what the hub must make of every message: per topic loaded, duplicate,
-rejected by code, records in force, and every cell of supply_demand.`,
+--events, --rate or both must be given. --truth says what the hub must make of every
+message: per topic loaded, duplicate, rejected by code, records in force, and every cell
+of supply_demand.`,
 		Example: `  welfarehub simulate --events 10000 --out sample --format jsonl
-  welfarehub simulate --rate 500 --kafka-brokers 127.0.0.1:9092 --registry-url http://127.0.0.1:8081`,
+  welfarehub simulate --rate 500 --kafka-brokers 127.0.0.1:9092 \
+    --registry-url http://127.0.0.1:8081`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := sf.check(); err != nil {
@@ -88,6 +90,9 @@ rejected by code, records in force, and every cell of supply_demand.`,
 			var err error
 			if cfg.Start, err = time.Parse(time.DateOnly, start); err != nil {
 				return &exitError{exitUsage, fmt.Errorf("--start %q is not a day, as 2024-01-31", start)}
+			}
+			if format != "avro" && format != "jsonl" {
+				return &exitError{exitUsage, fmt.Errorf("--format %q is not avro or jsonl", format)}
 			}
 			if events <= 0 && rate <= 0 {
 				return &exitError{exitUsage, errors.New("give --events N, --rate R or both")}
@@ -143,11 +148,11 @@ rejected by code, records in force, and every cell of supply_demand.`,
 	fs := cmd.Flags()
 	fs.IntVar(&events, "events", 0, "messages in all; 0: until stopped")
 	fs.Float64Var(&rate, "rate", 0, "messages per second; 0: as fast as they go")
-	fs.StringVar(&start, "start", defaultStart, "first day of the simulated clock")
-	fs.StringVar(&out, "out", "", "folder to write to, instead of Kafka")
+	fs.StringVar(&start, "start", defaultStart, "first day of the simulated clock, YYYY-MM-DD, UTC")
+	fs.StringVar(&out, "out", "", "folder to write to instead of Kafka, one file a topic; made where it is missing")
 	fs.StringVar(&format, "format", "avro", "format of --out: avro (object container files) or jsonl")
-	fs.StringVar(&told, "truth", "", "file for the expected end of all messages, JSON")
-	fs.BoolVar(&territories, "territories", false, "publish the comuni and their population too")
+	fs.StringVar(&told, "truth", "", "write the expected end of all messages to this file, JSON; kept in memory until the end")
+	fs.BoolVar(&territories, "territories", false, "begin with the comuni and their population")
 	fs.BoolVar(&wallClock, "wall-clock", false, "stamp records with the time of sending, for brokers whose retention would delete a simulated past")
 	kf.add(fs, "")
 	rf.add(fs)
