@@ -156,7 +156,7 @@ func (r *reader) read(ctx context.Context, dst []kafka.Message, offset, limit in
 	case err == nil:
 		return dst, nil
 	case errors.Is(err, kafka.OffsetOutOfRange):
-		err = r.outOfRange(offset)
+		err = r.outOfRange(ctx, offset)
 	default:
 		err = fmt.Errorf("fetch %s/%d from offset %d: %w", r.p.topic, r.p.partition, offset, err)
 	}
@@ -215,7 +215,15 @@ func (e *lostError) Error() string {
 	return fmt.Sprintf("records from offset %d up to %d were deleted by the topic's retention before they were read", e.from, e.first)
 }
 
-func (r *reader) outOfRange(offset int64) error {
+// outOfRange finds out, on a new connection, in which direction offset is out of range.
+func (r *reader) outOfRange(ctx context.Context, offset int64) error {
+	r.close()
+	if err := r.dial(ctx); err != nil {
+		return err
+	}
+	if err := r.conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		return err
+	}
 	first, last, err := r.conn.ReadOffsets()
 	if err != nil {
 		return fmt.Errorf("read offsets of %s/%d: %w", r.p.topic, r.p.partition, err)

@@ -233,10 +233,7 @@ func (w *world) dieAfter(typ *event.Type, step int, to int64) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	gen, err := group.Next(ctx)
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	gen := nextGeneration(w.t, group)
 	t := l.topics[typ.Topic]
 	b, err := t.decide(ctx, p, c, recs)
 	if err == nil {
@@ -329,10 +326,7 @@ func TestCommitIsFenced(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	gen, err := group.Next(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
+	gen := nextGeneration(t, group)
 	p := position{typ.Topic, 0}
 	if err := l.broker.commit(ctx, gen, p, claim{5, 9}); err != nil {
 		t.Fatal(err)
@@ -348,5 +342,19 @@ func TestCommitIsFenced(t *testing.T) {
 	}
 	if c, err := l.broker.committed(ctx, p); err != nil || c != (claim{5, 9}) {
 		t.Errorf("claim %+v, %v", c, err)
+	}
+}
+
+// nextGeneration joins; a broker that is new to groups says no until its offsets topic is there.
+func nextGeneration(t *testing.T, group *kafka.ConsumerGroup) *kafka.Generation {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); ; {
+		gen, err := group.Next(t.Context())
+		if err == nil {
+			return gen
+		}
+		if time.Now().After(end) {
+			t.Fatal(err)
+		}
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"os"
 	"sync"
 	"testing"
 	"time"
@@ -17,50 +16,14 @@ import (
 
 	embedded "github.com/welfarehub/welfarehub/pkg/broker"
 	"github.com/welfarehub/welfarehub/pkg/clickhouse"
-	"github.com/welfarehub/welfarehub/pkg/engine"
 	"github.com/welfarehub/welfarehub/pkg/event"
 	wkafka "github.com/welfarehub/welfarehub/pkg/kafka"
 	"github.com/welfarehub/welfarehub/pkg/registry"
+	"github.com/welfarehub/welfarehub/pkg/testkit"
 	"github.com/welfarehub/welfarehub/pkg/validate/validtest"
 )
 
-// shared is the engine and the broker of this package's tests.
-var shared struct {
-	once   sync.Once
-	dir    string
-	engine *engine.Engine
-	broker *embedded.Broker
-	err    error
-}
-
-func TestMain(m *testing.M) {
-	engine.RunIfChild()
-	code := m.Run()
-	if shared.broker != nil {
-		shared.broker.Close()
-	}
-	if shared.engine != nil {
-		_ = shared.engine.Stop(context.Background())
-	}
-	_ = os.RemoveAll(shared.dir)
-	os.Exit(code)
-}
-
-func parts(t *testing.T) (dsn string, brokers []string) {
-	shared.once.Do(func() {
-		if shared.dir, shared.err = os.MkdirTemp("", "load"); shared.err != nil {
-			return
-		}
-		if shared.engine, shared.err = engine.Start(context.Background(), engine.Options{DataDir: shared.dir}); shared.err != nil {
-			return
-		}
-		shared.broker, shared.err = embedded.Start(context.Background(), embedded.Options{DataDir: shared.dir})
-	})
-	if shared.err != nil {
-		t.Fatal(shared.err)
-	}
-	return shared.engine.DSN(), []string{shared.broker.Addr()}
-}
+func TestMain(m *testing.M) { testkit.Main(m) }
 
 // world is a broker, an empty store and the schemas, for one test.
 type world struct {
@@ -98,8 +61,7 @@ func (s *testSchemas) setDown(down bool) {
 
 func newWorld(t *testing.T, partitions int) *world {
 	t.Helper()
-	dsn, brokers := parts(t)
-	w := &world{t: t, cluster: wkafka.Cluster{Brokers: brokers}, dsn: dsn, group: "load-" + uuid.NewString()}
+	w := &world{t: t, cluster: wkafka.Cluster{Brokers: []string{testkit.KafkaServer(t).Addr}}, dsn: testkit.ClickHouse(t).DSN, group: "load-" + uuid.NewString()}
 	ctx := t.Context()
 	if err := clickhouse.MigrateDown(ctx, w.dsn, 0, zap.NewNop()); err != nil {
 		t.Fatal(err)
@@ -115,39 +77,18 @@ func newWorld(t *testing.T, partitions int) *world {
 	w.db = db
 	var specs []embedded.TopicSpec
 	for _, typ := range event.Types {
-		specs = append(specs, embedded.TopicSpec{Name: typ.Topic, Partitions: partitions, Configs: map[string]string{"max.message.bytes": "16777216"}},
+		specs = append(specs, embedded.TopicSpec{Name: typ.Topic, Partitions: partitions, Configs: map[string]string{"max.message.bytes": "16777216", "retention.ms": "-1"}},
 			embedded.TopicSpec{Name: typ.Topic + DeadLetterSuffix, Partitions: 1, Configs: map[string]string{"max.message.bytes": "16777216"}})
 	}
 	specs = append(specs, embedded.TopicSpec{Name: event.TopicOutcome, Partitions: 1})
-	resetTopics(t, w.cluster, specs)
 	tr := w.cluster.Transport()
+	if err := embedded.EnsureTopicsWith(ctx, w.cluster.Client(tr), specs); err != nil {
+		t.Fatal(err)
+	}
 	w.writer = w.cluster.Writer(tr, 12<<20)
 	w.writer.Balancer = byHint{}
 	t.Cleanup(func() { _ = w.writer.Close(); tr.CloseIdleConnections() })
 	return w
-}
-
-// resetTopics makes the topics anew, empty.
-func resetTopics(t *testing.T, c wkafka.Cluster, specs []embedded.TopicSpec) {
-	t.Helper()
-	tr := c.Transport()
-	defer tr.CloseIdleConnections()
-	var names []string
-	for _, s := range specs {
-		names = append(names, s.Name)
-	}
-	if _, err := c.Client(tr).DeleteTopics(t.Context(), &kafka.DeleteTopicsRequest{Topics: names}); err != nil {
-		t.Fatal(err)
-	}
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) {
-		err := embedded.EnsureTopicsWith(t.Context(), c.Client(c.Transport()), specs)
-		if err == nil {
-			return
-		}
-		if time.Now().After(end) {
-			t.Fatal(err)
-		}
-	}
 }
 
 // byHint sends a message to the partition that its header names, else to 0.

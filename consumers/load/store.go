@@ -94,6 +94,7 @@ func atomicInsert(token string) []ch.Setting {
 		{Key: "deduplicate_blocks_in_dependent_materialized_views", Value: "1", Important: true},
 		{Key: "materialized_views_ignore_errors", Value: "0"},
 		{Key: "optimize_on_insert", Value: "0"},
+		{Key: "max_threads", Value: "1"}, // a token is known by the number of chunks too
 		{Key: "max_insert_threads", Value: "1"},
 		{Key: "max_block_size", Value: "16777216"},
 		{Key: "max_insert_block_size", Value: "16777216"},

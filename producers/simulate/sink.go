@@ -75,7 +75,7 @@ type KafkaSink struct {
 	buf       []byte
 }
 
-const kafkaBatch = 1000
+const kafkaBatch = 10_000
 
 // NewKafkaSink writes through w, which stays the caller's. With wallClock, records carry the time of
 // sending, not the simulated time, so that brokers with a retention keep a simulated history.
