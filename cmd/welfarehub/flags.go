@@ -32,12 +32,8 @@ type kafkaFlags struct {
 	passwordFile string
 }
 
-func (f *kafkaFlags) add(fs *pflag.FlagSet, def string) {
-	var brokers []string
-	if def != "" {
-		brokers = []string{def}
-	}
-	fs.StringSliceVar(&f.brokers, "kafka-brokers", brokers, "Kafka brokers to start from, host:port with commas between")
+func (f *kafkaFlags) add(fs *pflag.FlagSet) {
+	fs.StringSliceVar(&f.brokers, "kafka-brokers", nil, "Kafka brokers to start from, host:port with commas between")
 	fs.BoolVar(&f.tls, "kafka-tls", false, "reach Kafka by TLS 1.2 or later; implied by --kafka-ca")
 	fs.StringVar(&f.ca, "kafka-ca", "", "PEM file of the authority that signed the brokers' certificates; the system's authorities where not given")
 	fs.StringVar(&f.mechanism, "kafka-sasl", "", "SASL mechanism: plain, scram-sha-256 or scram-sha-512; none where not given")
@@ -87,7 +83,7 @@ func (f *kafkaFlags) cluster() (wkafka.Cluster, error) {
 }
 
 // clickhouseFlags say how to reach ClickHouse.
-type clickhouseFlags struct{ dsn, passwordFile string }
+type clickhouseFlags struct{ dsn string }
 
 func (f *clickhouseFlags) add(fs *pflag.FlagSet) {
 	fs.StringVar(&f.dsn, "clickhouse-dsn", "", "ClickHouse, native protocol: clickhouse://user:password@host:9000/ (TLS: port 9440 and ?secure=true)")

@@ -101,7 +101,7 @@ waited out. SIGTERM ends the blocks in work (--drain-timeout) and leaves the gro
 			return group.Wait()
 		},
 	}
-	kf.add(cmd.Flags(), "")
+	kf.add(cmd.Flags())
 	cf.add(cmd.Flags())
 	rf.add(cmd.Flags())
 	lf.add(cmd.Flags())

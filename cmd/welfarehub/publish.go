@@ -89,7 +89,7 @@ event was loaded.`,
 	fs.IntVar(&o.MaxErrors, "max-errors", publish.DefaultMaxErrors, "stop after this many bad records; 0: the default, negative: no limit")
 	fs.IntVar(&o.MaxValueBytes, "max-value-bytes", publish.DefaultMaxValueBytes, "limit of an event's size in bytes, as the loader's; 0: the default")
 	fs.BoolVar(&wait, "wait", false, "wait until all is loaded, and print the ends; needs --clickhouse-dsn")
-	kf.add(fs, "")
+	kf.add(fs)
 	rf.add(fs)
 	cf.add(fs)
 	return cmd

@@ -69,7 +69,7 @@ Exit codes: 0 all fits, 3 it does not, 1 it could not be found out.`,
 			return err
 		},
 	}
-	kf.add(cmd.Flags(), "")
+	kf.add(cmd.Flags())
 	cf.add(cmd.Flags())
 	cmd.Flags().StringSliceVar(&names, "topic", nil, "topics to look at, with commas; all where not given")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the report as JSON")

@@ -41,7 +41,7 @@ Confluent's own format: it survives, and another registry can take it over. Run 
 			return serveUntilDone(cmd, log, addr, "--registry", srv.Handler())
 		},
 	}
-	kf.add(cmd.Flags(), "")
+	kf.add(cmd.Flags())
 	cmd.Flags().StringVar(&addr, "registry", "127.0.0.1:8081", "address to listen on, plain HTTP; port 0 takes a free one")
 	return cmd
 }

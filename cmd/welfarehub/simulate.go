@@ -154,7 +154,7 @@ of supply_demand.`,
 	fs.StringVar(&told, "truth", "", "write the expected end of all messages to this file, JSON; kept in memory until the end")
 	fs.BoolVar(&territories, "territories", false, "begin with the comuni and their population")
 	fs.BoolVar(&wallClock, "wall-clock", false, "stamp records with the time of sending, for brokers whose retention would delete a simulated past")
-	kf.add(fs, "")
+	kf.add(fs)
 	rf.add(fs)
 	sf.add(fs)
 	return cmd

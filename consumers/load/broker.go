@@ -97,7 +97,8 @@ func (b *broker) committed(ctx context.Context, p position) (claim, error) {
 	if err != nil {
 		return claim{}, fmt.Errorf("read offset of %s/%d: %w", p.topic, p.partition, err)
 	}
-	for _, part := range res.Topics[p.topic] {
+	if parts := res.Topics[p.topic]; len(parts) > 0 {
+		part := parts[0]
 		if part.Error != nil {
 			return claim{}, fmt.Errorf("read offset of %s/%d: %w", p.topic, p.partition, part.Error)
 		}
@@ -113,12 +114,10 @@ func (b *broker) committed(ctx context.Context, p position) (claim, error) {
 
 // reader fetches one partition from one connection. Not safe for concurrent use.
 type reader struct {
-	b       *broker
-	p       position
-	conn    *kafka.Conn
-	logEnd  int64 // as the last answer said
-	onLost  func(from, first int64)
-	scratch []kafka.Message
+	b      *broker
+	p      position
+	conn   *kafka.Conn
+	logEnd int64 // as the last answer said
 }
 
 func (r *reader) close() {

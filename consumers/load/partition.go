@@ -43,10 +43,7 @@ func (w *worker) load(ctx, hard context.Context, r *reader) error {
 		return err
 	}
 	for ctx.Err() == nil {
-		recs, err := w.fetch(ctx, r, next) // step 1
-		if err != nil {
-			return err
-		}
+		recs := w.fetch(ctx, r, next) // step 1
 		if len(recs) == 0 {
 			continue
 		}
@@ -172,7 +169,7 @@ const poll = 500 * time.Millisecond
 
 // fetch collects the records of the next block (step 1): until there are enough, or until the first has
 // waited for FlushAge. It returns none when ctx ends. Outages of the broker are waited for.
-func (w *worker) fetch(ctx context.Context, r *reader, next int64) ([]kafka.Message, error) {
+func (w *worker) fetch(ctx context.Context, r *reader, next int64) []kafka.Message {
 	var (
 		recs  []kafka.Message
 		size  int
@@ -211,16 +208,16 @@ func (w *worker) fetch(ctx context.Context, r *reader, next int64) ([]kafka.Mess
 				zap.Int64("from", lost.from), zap.Int64("to", lost.first))
 			at = lost.first
 		case len(recs) > 0:
-			return recs, nil // load what is here, meet the fault with the next fetch
+			return recs // load what is here, meet the fault with the next fetch
 		default:
 			w.log.Warn("fetch failed, trying again", zap.Error(err))
 			wait.sleep(ctx)
 		}
 	}
 	if ctx.Err() != nil {
-		return nil, nil // not claimed: the next owner reads them
+		return nil // not claimed: the next owner reads them
 	}
-	return recs, nil
+	return recs
 }
 
 // fetchRange reads the records of a claimed block again.
