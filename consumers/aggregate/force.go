@@ -1,11 +1,9 @@
 package aggregate
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"fmt"
-	"slices"
 
 	"github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/ClickHouse/clickhouse-go/v2/ext"
@@ -148,16 +146,12 @@ func alive(of []version) *version {
 // versions reads the rows of records that have at least so many. A revocation has a row of its own for
 // each target: they are the same position.
 func (a *Aggregator) versions(ctx context.Context, where string, least int, s scope, tables clickhouse.QueryOption) ([]version, error) {
-	rows, err := a.query(ctx, fmt.Sprintf(`SELECT reinterpretAsFixedString(rec), x.1, x.2, x.3, x.4, x.5, reinterpretAsFixedString(x.6), x.7
-		FROM
-		(
-			SELECT rec, groupArray((partition, offset, gone, version, hash, revocation, up_to)) AS all
-			FROM store.records
-			WHERE %s AND %s
-			GROUP BY rec
-			HAVING length(all) >= %d
-		)
-		ARRAY JOIN all AS x`, where, s.snapshot, least), tables)
+	cond := fmt.Sprintf("%s AND %s", where, s.snapshot)
+	if least > 1 { // counting first is far cheaper: nearly all records have one row
+		cond = fmt.Sprintf("rec IN (SELECT rec FROM store.records WHERE %s GROUP BY rec HAVING count() >= %d) AND %s", cond, least, s.snapshot)
+	}
+	rows, err := a.query(ctx, `SELECT reinterpretAsFixedString(rec), partition, offset, gone, version, hash, reinterpretAsFixedString(revocation), up_to
+		FROM store.records WHERE `+cond+` ORDER BY rec`, tables)
 	if err != nil {
 		return nil, fmt.Errorf("read versions of records: %w", err)
 	}
@@ -176,7 +170,6 @@ func (a *Aggregator) versions(ctx context.Context, where string, least int, s sc
 	if err := rows.Err(); err != nil {
 		return nil, fmt.Errorf("read versions of records: %w", err)
 	}
-	slices.SortFunc(out, func(a, b version) int { return bytes.Compare(a.rec[:], b.rec[:]) })
 	return out, nil
 }
 
