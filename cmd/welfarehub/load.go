@@ -94,7 +94,7 @@ waited out. SIGTERM ends the blocks in work (--drain-timeout) and leaves the gro
 				return err
 			}
 			defer db.Close() //nolint:errcheck // nothing is written through it after this
-			agg := aggregate.New(aggregate.Options{DB: db.Conn(), Logger: log})
+			agg := aggregate.New(aggregate.Options{DB: db.Conn(), Logger: log, SweepEvery: sweepEvery})
 			group, ctx := errgroup.WithContext(cmd.Context())
 			group.Go(func() error { return loader.Run(ctx) })
 			group.Go(func() error { return agg.Run(ctx) })
@@ -107,3 +107,7 @@ waited out. SIGTERM ends the blocks in work (--drain-timeout) and leaves the gro
 	lf.add(cmd.Flags())
 	return cmd
 }
+
+// sweepEvery is how often the rows of erased subjects are removed from the tables. Readers and cells leave
+// them out at once; the removal rewrites parts, so it pays to gather them.
+const sweepEvery = 30 * time.Second
