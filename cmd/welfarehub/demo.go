@@ -22,12 +22,15 @@ type demoState struct {
 	Runs       int  `json:"runs"` // each run of the live simulator has a seed of its own
 }
 
+// demoFile is its name.
+const demoFile = "demo.json"
+
 // historySpan is the simulated past of the demo.
 const historySpan = 365 * 24 * time.Hour
 
 // startDemo publishes population and history, once, then live traffic until the stop.
 func (h *hub) startDemo(ctx context.Context) error {
-	path := filepath.Join(h.f.data, "demo.json")
+	path := filepath.Join(h.f.data, demoFile)
 	var st demoState
 	raw, err := os.ReadFile(path)
 	switch {

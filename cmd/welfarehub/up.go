@@ -20,6 +20,7 @@ import (
 	"github.com/welfarehub/welfarehub/consumers/load"
 	"github.com/welfarehub/welfarehub/pkg/broker"
 	"github.com/welfarehub/welfarehub/pkg/clickhouse"
+	"github.com/welfarehub/welfarehub/pkg/datadir"
 	"github.com/welfarehub/welfarehub/pkg/engine"
 	wkafka "github.com/welfarehub/welfarehub/pkg/kafka"
 	"github.com/welfarehub/welfarehub/pkg/registry"
@@ -140,8 +141,8 @@ func (h *hub) run(ctx context.Context) (err error) {
 	h.failed = make(chan error, 8)
 	defer func() { err = errors.Join(err, h.stopAll()) }()
 	started := time.Now()
-	if err := os.MkdirAll(h.f.data, 0o700); err != nil {
-		return fmt.Errorf("make data folder: %w; choose another with --data", err)
+	if err := openData(h.f.data); err != nil {
+		return err
 	}
 	for _, s := range []struct {
 		name string
@@ -178,6 +179,39 @@ func (h *hub) run(ctx context.Context) (err error) {
 	case err := <-h.failed:
 		return err
 	}
+}
+
+// openData makes the data folder, and refuses one that holds only what is somebody else's.
+func openData(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make data folder: %w; choose another with --data", err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("read data folder: %w; choose another with --data", err)
+	}
+	foreign := ""
+	for _, e := range entries {
+		switch name := e.Name(); {
+		case name == "kafka", name == "clickhouse", name == demoFile:
+			return nil
+		case name[0] == '.', name == "lost+found", name == "clickhouse.password":
+		default:
+			foreign = name
+		}
+	}
+	if foreign != "" {
+		return fmt.Errorf("%w: %s holds %s and nothing of welfarehub; choose another with --data, or an empty one", datadir.ErrForeign, dir, foreign)
+	}
+	return nil
+}
+
+// withFlags names the flags that move a part away from a taken port.
+func withFlags(err error, flags string) error {
+	if errors.Is(err, broker.ErrPortInUse) || errors.Is(err, engine.ErrPortInUse) {
+		return fmt.Errorf("%w, by %s", err, flags)
+	}
+	return err
 }
 
 // step starts one part and says how long it took.
@@ -257,7 +291,7 @@ func (h *hub) startBroker(ctx context.Context) error {
 		},
 	})
 	if err != nil {
-		return err
+		return withFlags(err, "--kafka")
 	}
 	h.onStop("Kafka broker", func(context.Context) error { b.Close(); return nil })
 	h.cluster = wkafka.Cluster{Brokers: []string{b.Addr()}}
@@ -310,7 +344,7 @@ func (h *hub) startEngine(ctx context.Context) error {
 		DataDir: h.f.data, Native: h.f.native, HTTP: h.f.chHTTP, MemoryLimit: h.f.engineMemory, Logger: h.log.Named("clickhouse"),
 	})
 	if err != nil {
-		return err
+		return withFlags(err, "--clickhouse-native or --clickhouse-http")
 	}
 	h.engine, h.dsn = e, e.DSN()
 	h.onStop("ClickHouse", e.Stop)
@@ -446,5 +480,5 @@ Three things to try:
 	} else {
 		fmt.Fprintf(h.out, "\nTo try:\n  curl '%s/api/v1/supply-demand?level=REGION'\n", a.HTTP)
 	}
-	fmt.Fprintf(h.out, "  bin/welfarehub publish --kafka-brokers %s --registry-url %s --dry-run producers/publish/testdata/requests.jsonl\n\n", a.Kafka, a.Registry)
+	fmt.Fprintf(h.out, "  bin/welfarehub publish --kafka-brokers %s --registry-url %s --dry-run --mapping istat_population producers/publish/testdata/comuni_pop.csv\n\n", a.Kafka, a.Registry)
 }
