@@ -94,6 +94,7 @@ type Engine struct {
 	password string
 	native   string
 	http     string
+	guard    *guard // of a library; nil for a clickhouse binary
 
 	stop chan struct{} // closed by Stop
 	done chan struct{} // closed when the supervisor has ended and no child is left
@@ -137,18 +138,30 @@ func Start(ctx context.Context, opts Options) (*Engine, error) {
 }
 
 func (e *Engine) startOnce(ctx context.Context) error {
-	host, nativePort, httpPort, err := pickPorts(e.opts.Native, e.opts.HTTP)
+	host, native, http, err := listenOn(e.opts.Native, e.opts.HTTP)
 	if err != nil {
 		return err
 	}
+	http.Close() // the engine's own from here on
 	dial := host
 	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
 		dial = "127.0.0.1" // where we, and planner, reach an engine that listens everywhere
 	}
-	e.native, e.http = net.JoinHostPort(dial, nativePort), net.JoinHostPort(dial, httpPort)
+	e.native, e.http = net.JoinHostPort(dial, port(native)), net.JoinHostPort(dial, port(http))
+	backend := port(native)
+	if e.server.library {
+		if backend, err = freePort(host); err != nil {
+			native.Close()
+			return err
+		}
+		e.guard = startGuard(native, net.JoinHostPort(dial, backend), e.http, e.opts.Logger)
+	} else {
+		native.Close()
+	}
 	if err := e.data.writeConfig(configValues{
-		Data: e.data.Path, Host: host, NativePort: nativePort, HTTPPort: httpPort, MemoryLimit: e.opts.MemoryLimit, Password: e.password,
+		Data: e.data.Path, Host: host, NativePort: backend, HTTPPort: port(http), MemoryLimit: e.opts.MemoryLimit, Password: e.password,
 	}); err != nil {
+		e.closeGuard()
 		return err
 	}
 	e.done = make(chan struct{})
@@ -156,9 +169,19 @@ func (e *Engine) startOnce(ctx context.Context) error {
 	go e.supervise(ctx, first)
 	if err := <-first; err != nil {
 		<-e.done
+		e.closeGuard()
 		return err
 	}
 	return nil
+}
+
+// closeGuard is for a start that failed: no child is left, so nothing keeps the guard's connections.
+func (e *Engine) closeGuard() {
+	if e.guard != nil {
+		e.guard.close()
+		e.guard.wait()
+		e.guard = nil
+	}
 }
 
 // Stop asks the engine to end, waits until it has written what it holds, and kills it after StopTimeout or when ctx
@@ -252,34 +275,40 @@ func (e *Engine) signal(sig syscall.Signal) {
 	}
 }
 
-// pickPorts replaces port 0 by a free port and makes sure that nobody listens on the others. The host is returned as it
-// was given: a listener reports 0.0.0.0 as [::], which is no address where IPv6 is switched off.
-func pickPorts(native, http string) (host, nativePort, httpPort string, err error) {
-	host, _, err = net.SplitHostPort(native)
+// listenOn takes both addresses, a free port where they say 0. The host is returned as it was given: a listener reports
+// 0.0.0.0 as [::], which is no address where IPv6 is switched off.
+func listenOn(nativeAddr, httpAddr string) (host string, native, http net.Listener, err error) {
+	host, _, err = net.SplitHostPort(nativeAddr)
 	if err != nil {
-		return "", "", "", fmt.Errorf("native address %q is not host:port: %w", native, err)
+		return "", nil, nil, fmt.Errorf("native address %q is not host:port: %w", nativeAddr, err)
 	}
-	httpHost, _, err := net.SplitHostPort(http)
+	httpHost, _, err := net.SplitHostPort(httpAddr)
 	if err != nil {
-		return "", "", "", fmt.Errorf("HTTP address %q is not host:port: %w", http, err)
+		return "", nil, nil, fmt.Errorf("HTTP address %q is not host:port: %w", httpAddr, err)
 	}
 	if host != httpHost {
-		return "", "", "", fmt.Errorf("native address %s and HTTP address %s must have the same host", native, http)
+		return "", nil, nil, fmt.Errorf("native address %s and HTTP address %s must have the same host", nativeAddr, httpAddr)
 	}
-	nl, err := listen("native", native)
-	if err != nil {
-		return "", "", "", err
+	if native, err = listen("native", nativeAddr); err != nil {
+		return "", nil, nil, err
 	}
-	defer nl.Close()
-	hl, err := listen("HTTP", http)
-	if err != nil {
-		return "", "", "", err
+	if http, err = listen("HTTP", httpAddr); err != nil {
+		native.Close()
+		return "", nil, nil, err
 	}
-	defer hl.Close()
 	if host == "" {
 		host = "0.0.0.0"
 	}
-	return host, port(nl), port(hl), nil
+	return host, native, http, nil
+}
+
+func freePort(host string) (string, error) {
+	l, err := listen("engine", net.JoinHostPort(host, "0"))
+	if err != nil {
+		return "", err
+	}
+	defer l.Close()
+	return port(l), nil
 }
 
 func port(l net.Listener) string { return strconv.Itoa(l.Addr().(*net.TCPAddr).Port) }

@@ -74,6 +74,10 @@ func (e *Engine) supervise(ctx context.Context, first chan<- error) {
 		for attempts := 1; ; attempts++ {
 			select {
 			case <-e.stop:
+				if e.guard != nil {
+					e.guard.close()
+					e.guard.wait()
+				}
 				e.data.Close()
 				return
 			case <-time.After(pause):
@@ -105,6 +109,11 @@ func (e *Engine) shutDown(child *child) {
 	log := e.opts.Logger
 	defer e.data.Close()
 	defer e.setPID(0)
+	if e.guard != nil {
+		// Without connections the engine ends at once.
+		e.guard.close()
+		defer e.guard.wait()
+	}
 	e.signal(syscall.SIGTERM)
 	select {
 	case <-child.exited:
