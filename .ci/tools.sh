@@ -10,7 +10,7 @@ if [ "${#missing[@]}" -gt 0 ]; then
   apt-get update -q
   apt-get install -y -q --no-install-recommends "${missing[@]}"
 fi
-if ! .cache/python/bin/python -c 'import confluent_kafka, fastavro, clickhouse_connect' 2>/dev/null; then
+if ! .cache/python/bin/python -c 'import confluent_kafka, fastavro, clickhouse_connect, kafka' 2>/dev/null; then
   python3 -m venv .cache/python
   .cache/python/bin/pip install -q --disable-pip-version-check -r tests/python/requirements.txt
 fi

@@ -1,8 +1,11 @@
 """Drives a running hub as an outside client does: confluent-kafka and fastavro publish, clickhouse-connect reads back.
 
-Usage: contract.py READY_FILE SCHEMA_FOLDER. Exits 0 and prints "ok" when every field of every event came back right.
-For each of the 16 events it sends a valid event, the same again, a correction, and an invalid one.
+Usage: contract.py READY_FILE SCHEMA_FOLDER NOMENCLATURE_CODE. Exits 0 and prints "ok" when every field of every event came back
+right. For each of the 16 events it sends a valid event, the same again, a correction, and an invalid one. Then it reads the
+outcomes with confluent-kafka and kafka-python, the dead letters, asks the registry by Confluent's client, and uses ClickHouse as
+planner does.
 """
+import collections
 import datetime as dt
 import decimal
 import hashlib
@@ -16,8 +19,11 @@ import uuid
 
 import clickhouse_connect
 import fastavro
-from confluent_kafka import Producer
+import kafka
+from clickhouse_connect.driver.exceptions import DatabaseError
+from confluent_kafka import Consumer, Producer
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
+from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 TOPICS = {
     "ServiceOfferPublished": ("welfare.supply.offer", "serviceId"),
@@ -158,8 +164,6 @@ def same(want, got):
         return want == got
     if isinstance(want, dt.date):
         return want == (got.date() if isinstance(got, dt.datetime) else got)
-    if isinstance(want, bytes):
-        return want == (got if isinstance(got, bytes) else got.encode("latin-1"))
     if isinstance(got, uuid.UUID):
         return uuid.UUID(want) == got
     if isinstance(want, bool):
@@ -209,7 +213,7 @@ def main(ready_file, schema_folder):
     deadline = time.time() + 60
     while True:
         read = planner.query("SELECT sum(read) FROM welfare.books").result_rows[0][0]
-        behind = planner.query("SELECT count() FROM welfare.freshness WHERE aggregated_to < ledgered_to").result_rows[0][0]
+        behind = planner.query("SELECT count() FROM welfare.freshness WHERE aggregated_to < ledgered_to OR settled_to < ledgered_to").result_rows[0][0]
         if read >= 4 * len(TOPICS) and behind == 0:
             break
         if time.time() > deadline:
@@ -226,14 +230,15 @@ def main(ready_file, schema_folder):
         if [tuple(map(str, r)) for r in rejects] != [("E02", SOURCE, invalid["header"]["eventId"])]:
             wrong.append(f"{topic}: rejected {rejects}")
         for view, order, want in ((table, 1, first), (table, 2, corrected), (table + "_current", 2, corrected)):
-            result = planner.query(f"SELECT * FROM welfare.{view} WHERE record_version = %(v)s", {"v": order})
+            formats = {"sensitive": "bytes"} if name == "NeedAssessed" else None
+            result = planner.query(f"SELECT * FROM welfare.{view} WHERE record_version = %(v)s", {"v": order}, column_formats=formats)
             rows = [dict(zip(result.column_names, r)) for r in result.result_rows]
             if len(rows) != 1:
                 wrong.append(f"{view}: {len(rows)} rows of version {order}")
                 continue
             for column, value in flat(want).items():
-                if not same(value, rows[0][column]):
-                    wrong.append(f"{view}.{column}: sent {value!r}, read {rows[0][column]!r}")
+                if column not in rows[0] or not same(value, rows[0][column]):
+                    wrong.append(f"{view}.{column}: sent {value!r}, read {rows[0].get(column, 'no column')!r}")
         if planner.query(f"SELECT count() FROM welfare.{table}_current").result_rows[0][0] != 1:
             wrong.append(f"{table}_current does not hold one record")
     cell = planner.query(
@@ -241,9 +246,147 @@ def main(ready_file, schema_folder):
     ).result_rows
     if [tuple(r[:1]) for r in cell] != [(1,)]:
         wrong.append(f"supply_demand of Milano: {cell}")
+    wrong += outcomes(ready["kafka"], registry, sent)
+    wrong += dead_letters(ready["kafka"], sent)
+    wrong += schemas(registry, schema_folder)
+    wrong += planners_rights(host, int(port))
     if wrong:
         sys.exit("\n".join(wrong))
     print("ok")
+
+
+def outcomes(brokers, registry, sent):
+    """Every event has exactly one outcome, for each of two client libraries, each in a consumer group."""
+    want = collections.Counter()
+    for first, corrected, invalid in sent.values():
+        want[first["header"]["eventId"], "LOADED", ()] += 1
+        want[first["header"]["eventId"], "DUPLICATE", ()] += 1
+        want[corrected["header"]["eventId"], "LOADED", ()] += 1
+        want[invalid["header"]["eventId"], "REJECTED", ("E02",)] += 1
+    parsed = {}
+
+    def confluent():
+        consumer = Consumer({"bootstrap.servers": brokers, "group.id": "outside-confluent", "auto.offset.reset": "earliest"})
+        consumer.subscribe(["welfare.outcome"])
+        try:
+            while True:
+                message = consumer.poll(1)
+                if message is None:
+                    yield None
+                elif message.error():
+                    sys.exit(f"confluent-kafka: {message.error()}")
+                else:
+                    yield message.key(), message.value()
+        finally:
+            consumer.close()
+
+    def python():
+        consumer = kafka.KafkaConsumer("welfare.outcome", bootstrap_servers=brokers, group_id="outside-python", auto_offset_reset="earliest")
+        try:
+            while True:
+                batches = consumer.poll(timeout_ms=1000)
+                if not batches:
+                    yield None
+                for batch in batches.values():
+                    for message in batch:
+                        yield message.key, message.value
+        finally:
+            consumer.close()
+
+    wrong = []
+    for client in (confluent, python):
+        seen, deadline, messages = {}, time.time() + 30, client()
+        for message in messages:
+            if message is None:
+                if len(seen) >= sum(want.values()) or time.time() > deadline:
+                    break
+                continue
+            key, value = message
+            magic, schema_id = struct.unpack(">bI", value[:5])
+            if schema_id not in parsed:
+                parsed[schema_id] = fastavro.parse_schema(json.loads(registry.get_schema(schema_id).schema_str))
+            report = fastavro.schemaless_reader(io.BytesIO(value[5:]), parsed[schema_id])
+            if magic != 0 or key.decode() != report["source"] or report["source"] != SOURCE:
+                wrong.append(f"{client.__name__}: an outcome of {report['source']} under key {key}")
+            for o in report["outcomes"]:
+                place = report["topic"], report["partition"], o["offset"]
+                outcome = o["eventId"], o["outcome"], tuple(o["codes"])
+                if seen.setdefault(place, outcome) != outcome:
+                    wrong.append(f"{client.__name__}: the outcome of {place} changed")
+        messages.close()
+        if collections.Counter(seen.values()) != want:
+            wrong.append(f"{client.__name__}: outcomes {sorted((want - collections.Counter(seen.values())).items())} are missing of {len(seen)}")
+    return wrong
+
+
+def dead_letters(brokers, sent):
+    """Each reject lies in the topic's dead letters, with the original key and value."""
+    topics = {topic + ".dlq": (name, topic) for name, (topic, _) in TOPICS.items()}
+    consumer = kafka.KafkaConsumer(*topics, bootstrap_servers=brokers, auto_offset_reset="earliest", consumer_timeout_ms=20000)
+    wrong, seen = [], set()
+    for message in consumer:
+        name, topic = topics[message.topic]
+        seen.add(name)
+        headers = {k: v.decode() for k, v in message.headers}
+        digest = hashlib.sha256(message.value).hexdigest()
+        if (headers["wh_code"], headers["wh_topic"], headers["wh_value_sha256"]) != ("E02", topic, digest) or message.value[0] != 0:
+            wrong.append(f"{message.topic}: {headers}")
+        if sent[name][2]["header"]["eventId"].encode() not in message.value:
+            wrong.append(f"{message.topic}: not the value that was sent")
+        if len(seen) == len(topics):
+            break
+    consumer.close()
+    return wrong + [f"{name}: no dead letter" for name, _ in topics.values() if name not in seen]
+
+
+def schemas(registry, schema_folder):
+    """Confluent's client reads what is registered, and is refused what is not compatible."""
+    wrong = []
+    for name, (topic, _) in TOPICS.items():
+        subject = topic + "-value"
+        latest = registry.get_latest_version(subject)
+        ours = json.loads((pathlib.Path(schema_folder) / (name + ".avsc")).read_text())
+        if latest.version != 1 or json.loads(latest.schema.schema_str)["name"] != name or subject not in registry.get_subjects():
+            wrong.append(f"{subject}: version {latest.version} is {latest.schema.schema_str[:60]}")
+        if registry.lookup_schema(subject, Schema(json.dumps(ours), "AVRO")).schema_id != latest.schema_id:
+            wrong.append(f"{subject}: the same schema, written otherwise, is not found")
+        ours["fields"].append({"name": "extra", "type": "string"})
+        other = Schema(json.dumps(ours), "AVRO")
+        if registry.test_compatibility(subject, other):
+            wrong.append(f"{subject}: a new field without a default counts as compatible")
+        try:
+            registry.register_schema(subject, other)
+            wrong.append(f"{subject}: an incompatible schema was registered")
+        except SchemaRegistryError as e:
+            if e.http_status_code != 409:
+                wrong.append(f"{subject}: {e}")
+    return wrong
+
+
+def planners_rights(host, port):
+    """planner may set limits within bounds, and can neither write nor look behind the views."""
+    wrong = []
+    planner = clickhouse_connect.get_client(
+        host=host, port=port, username="planner", database="welfare", compress=True,
+        settings={"max_execution_time": 30, "max_threads": 2, "max_result_rows": 1000, "result_overflow_mode": "break", "date_time_input_format": "best_effort"},
+    )
+    value = planner.query("SELECT getSetting('max_execution_time')").result_rows[0][0]
+    if int(float(value)) != 30:
+        wrong.append(f"planner asked for 30 s and has {value}")
+    if planner.command("SELECT count() FROM supply_demand") == 0:
+        wrong.append("planner sees no cell")
+    for query, settings in (
+        ("SELECT 1", {"max_execution_time": 3600}), ("SELECT 1", {"readonly": 0}),
+        ("SELECT count() FROM store.service_requested", {}), ("SELECT * FROM url('http://127.0.0.1:1/', 'CSV', 'a String')", {}),
+        ("INSERT INTO welfare.books VALUES (1)", {}), ("CREATE TABLE welfare.mine (a Int8) ENGINE = Memory", {}), ("DROP VIEW welfare.books", {}),
+    ):
+        try:
+            planner.command(query, settings=settings)
+            wrong.append(f"planner may: {query} {settings}")
+        except DatabaseError as e:
+            if not any(s in str(e) for s in ("ACCESS_DENIED", "READONLY", "SETTING_CONSTRAINT_VIOLATION", "shouldn't be greater", "Not enough privileges", "readonly")):
+                wrong.append(f"planner: {query}: {str(e)[:200]}")
+    return wrong
 
 
 if __name__ == "__main__":
