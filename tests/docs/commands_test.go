@@ -152,7 +152,7 @@ func startHub(t *testing.T) *hub {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(bin, "up", "--no-demo", "--data", data, "--ready-file", ready, "--log-level", "warn", //nolint:noctx // stopped by a signal
+	cmd := exec.Command(bin, "up", "--no-demo", "--data", data, "--ready-file", ready, "--log-level", "warn",
 		"--http", "127.0.0.1:0", "--kafka", "127.0.0.1:0", "--registry", "127.0.0.1:0", "--clickhouse-native", "127.0.0.1:0", "--clickhouse-http", "127.0.0.1:0")
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.Dir = root // where the engine library is
@@ -286,7 +286,7 @@ func (h *hub) mustQuery(t *testing.T, user, statement string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer res.Body.Close() //nolint:errcheck // read only
+	defer res.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
 	if err != nil || res.StatusCode != http.StatusOK {
 		t.Errorf("%s\nas %s: %s %v\n%s", statement, user, res.Status, err, body)
