@@ -35,7 +35,7 @@ type Options struct {
 	// restores them itself from the stored rows. Default 2 s.
 	HealAfter time.Duration
 	// SweepEvery is how often the rows of erased subjects are removed at most: each removal rewrites
-	// parts, so it pays to gather them. Cells leave them out at once. Default 0: in each cycle.
+	// parts, so it pays to gather them. Cells leave them out at once. Default 0: as soon as may be.
 	SweepEvery time.Duration
 
 	// fail is called after each step; tests inject errors by it.
@@ -67,6 +67,7 @@ type Aggregator struct {
 	sweepAll bool             // removals of an earlier life may be unfinished
 	pending  bool             // removals are due
 	sweptAt  time.Time
+	apart    chan struct{} // Run removes beside the cycles: it is told here that removals are due
 }
 
 // New returns an Aggregator. It does not touch the database.
@@ -95,6 +96,14 @@ func New(o Options) *Aggregator {
 // Run runs cycles until ctx ends, and returns nil then. Errors of a cycle are logged and retried, ever
 // more slowly up to 30 s.
 func (a *Aggregator) Run(ctx context.Context) error {
+	a.apart = make(chan struct{}, 1)
+	a.apart <- struct{}{} // removals of an earlier life may be unfinished
+	swept := make(chan struct{})
+	go func() {
+		defer close(swept)
+		a.runSweeps(ctx)
+	}()
+	defer func() { <-swept }()
 	var delay time.Duration
 	for {
 		stats, err := a.Cycle(ctx)
@@ -111,7 +120,9 @@ func (a *Aggregator) Run(ctx context.Context) error {
 		}
 		if err == nil && stats.Cycle > 0 {
 			a.log.Debug("aggregate: cycle", zap.Uint64("cycle", stats.Cycle), zap.Uint64("records", stats.Records),
-				zap.Int("groups", stats.Groups), zap.Duration("took", stats.Took))
+				zap.Int("groups", stats.Groups), zap.Duration("took", stats.Took), zap.Duration("plan", stats.Steps.Plan),
+				zap.Duration("settle", stats.Steps.Settle), zap.Duration("erase", stats.Steps.Erase), zap.Duration("touch", stats.Steps.Touch),
+				zap.Duration("insert", stats.Steps.Insert))
 		}
 		if delay == 0 {
 			continue
@@ -122,6 +133,52 @@ func (a *Aggregator) Run(ctx context.Context) error {
 		case <-time.After(delay):
 		}
 	}
+}
+
+// runSweeps does step (g) beside the cycles until ctx ends: a removal can wait for merges for seconds, and
+// no cell depends on it.
+func (a *Aggregator) runSweeps(ctx context.Context) {
+	beside := New(a.opts)
+	wait := time.NewTimer(0)
+	defer wait.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-wait.C:
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-a.apart:
+		}
+		if err := beside.sweepNow(ctx); err != nil && ctx.Err() == nil {
+			a.log.Error("aggregate: removal of erased rows failed, trying again", zap.Error(err))
+			a.sweepLater()
+		}
+		wait.Reset(max(a.opts.SweepEvery, time.Second))
+	}
+}
+
+// sweepLater asks for removals.
+func (a *Aggregator) sweepLater() {
+	select {
+	case a.apart <- struct{}{}:
+	default: // asked for already
+	}
+}
+
+// sweepNow does step (g) by itself.
+func (a *Aggregator) sweepNow(ctx context.Context) error {
+	if err := a.loadSources(ctx); err != nil {
+		return err
+	}
+	books, err := a.readBooks(ctx)
+	if err != nil {
+		return err
+	}
+	a.sweepAll = true
+	return a.sweep(ctx, books.positions)
 }
 
 // Cycle does one cycle. When it fails it can be repeated, by this or another Aggregator: each step
@@ -157,6 +214,9 @@ func (a *Aggregator) cycle(ctx context.Context) (Stats, error) {
 		return stats, err
 	}
 	if batch.empty() {
+		if a.apart != nil {
+			return stats, nil
+		}
 		return stats, a.sweep(ctx, books.positions)
 	}
 	lap(&stats.Steps.Plan)
@@ -197,6 +257,13 @@ func (a *Aggregator) cycle(ctx context.Context) (Stats, error) {
 		return stats, err
 	}
 	// (g) The removal of what (d) marked.
+	if a.apart != nil {
+		if a.pending {
+			a.sweepLater()
+			a.pending = false
+		}
+		return stats, nil
+	}
 	err = a.sweep(ctx, batch.positions)
 	lap(&stats.Steps.Sweep)
 	return stats, err

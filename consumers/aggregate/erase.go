@@ -248,7 +248,7 @@ func (a *Aggregator) remove(ctx context.Context, r removal) error {
 		if err := a.exec(ctx, query); err != nil {
 			return fmt.Errorf("remove %d erased rows of %s: %w", len(chunk), r.table, err)
 		}
-		a.log.Info("aggregate: erased", zap.String("table", r.table), zap.Int("rows", len(chunk)), zap.Duration("took", time.Since(start)))
+		a.log.Debug("aggregate: erased", zap.String("table", r.table), zap.Int("rows", len(chunk)), zap.Duration("took", time.Since(start)))
 	}
 	return nil
 }
