@@ -108,7 +108,7 @@ func (h *hub) send(ctx context.Context, sim *simulate.Simulator, pace simulate.P
 	tr := h.cluster.Transport()
 	defer tr.CloseIdleConnections()
 	w := h.cluster.Writer(tr, brokerMessageBytes)
-	defer w.Close() //nolint:errcheck // all was acknowledged, or reported
+	defer w.Close()
 	_, err := simulate.Run(ctx, sim, simulate.NewKafkaSink(w, false), pace)
 	return err
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/welfarehub/welfarehub/consumers/aggregate"
 	"github.com/welfarehub/welfarehub/consumers/load"
+	"github.com/welfarehub/welfarehub/pkg/broker"
 	"github.com/welfarehub/welfarehub/pkg/clickhouse"
 	"github.com/welfarehub/welfarehub/pkg/registry"
 )
@@ -79,6 +80,12 @@ waited out. SIGTERM ends the blocks in work (--drain-timeout) and leaves the gro
 			if err != nil {
 				return &exitError{exitUsage, err}
 			}
+			tr := cluster.Transport()
+			err = broker.EnsureTopicsWith(cmd.Context(), cluster.Client(tr), topics(topicSettings{partitions: 2, maxValueBytes: lf.maxValueBytes}, false))
+			tr.CloseIdleConnections()
+			if err != nil {
+				return err
+			}
 			ids, err := registry.RegisterAll(cmd.Context(), client)
 			if err != nil {
 				return fmt.Errorf("register schemas: %w", err)
@@ -93,7 +100,7 @@ waited out. SIGTERM ends the blocks in work (--drain-timeout) and leaves the gro
 			if err != nil {
 				return err
 			}
-			defer db.Close() //nolint:errcheck // nothing is written through it after this
+			defer db.Close()
 			agg := aggregate.New(aggregate.Options{DB: db.Conn(), Logger: log, SweepEvery: sweepEvery})
 			group, ctx := errgroup.WithContext(cmd.Context())
 			group.Go(func() error { return loader.Run(ctx) })

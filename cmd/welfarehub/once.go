@@ -113,7 +113,7 @@ func (h *hub) compareBooks(ctx context.Context, truth simulate.Truth) ([]string,
 	if err != nil {
 		return nil, fmt.Errorf("read the books: %w", err)
 	}
-	defer rows.Close() //nolint:errcheck // Err is asked
+	defer rows.Close()
 	var wrong []string
 	seen := map[string]bool{}
 	fmt.Fprintf(h.out, "\n  %-30s %9s = %9s + %9s + %9s\n", "topic", "read", "loaded", "duplicate", "rejected")
@@ -161,7 +161,7 @@ func (h *hub) compareCodes(ctx context.Context, truth simulate.Truth) ([]string,
 	if err != nil {
 		return nil, fmt.Errorf("read the rejects: %w", err)
 	}
-	defer rows.Close() //nolint:errcheck // Err is asked
+	defer rows.Close()
 	got := map[string]int{}
 	for rows.Next() {
 		var k string
@@ -216,7 +216,7 @@ func (h *hub) compareCells(ctx context.Context, truth simulate.Truth) ([]string,
 	if err != nil {
 		return nil, fmt.Errorf("read supply_demand: %w", err)
 	}
-	defer rows.Close() //nolint:errcheck // Err is asked
+	defer rows.Close()
 	type cell struct {
 		model.Measures
 		population string

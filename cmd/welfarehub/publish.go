@@ -74,7 +74,7 @@ event was loaded.`,
 			if err != nil {
 				return err
 			}
-			defer db.Close() //nolint:errcheck // reads only
+			defer db.Close()
 			waited, err := publish.Wait(cmd.Context(), publish.NewLedger(db.Conn()), report.Positions, publish.WaitOptions{})
 			fmt.Fprintf(cmd.OutOrStdout(), "%d loaded, %d duplicate, %d rejected\n", waited.Loaded, waited.Duplicate, waited.Rejected)
 			return err

@@ -47,7 +47,7 @@ Exit codes: 0 all fits, 3 it does not, 1 it could not be found out.`,
 			if err != nil {
 				return err
 			}
-			defer db.Close() //nolint:errcheck // reads only
+			defer db.Close()
 			opt := reconcile.Options{DB: db.Conn(), Cluster: cluster, Topics: names, Logger: log}
 			if aggregates {
 				opt.Verifier = aggregate.New(aggregate.Options{DB: db.Conn(), Logger: log})

@@ -37,7 +37,7 @@ Confluent's own format: it survives, and another registry can take it over. Run 
 			if err != nil {
 				return err
 			}
-			defer srv.Close() //nolint:errcheck // reads only from here on
+			defer srv.Close()
 			return serveUntilDone(cmd, log, addr, "--registry", srv.Handler())
 		},
 	}

@@ -31,7 +31,7 @@ more than SELECT on database welfare. / lists what there is.`,
 			if err != nil {
 				return err
 			}
-			defer db.Close() //nolint:errcheck // reads only
+			defer db.Close()
 			return serveUntilDone(cmd, log, addr, "--http", api.New(api.Options{DB: db.Conn(), Logger: log, Version: version}))
 		},
 	}

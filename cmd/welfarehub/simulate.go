@@ -126,7 +126,7 @@ of supply_demand.`,
 				tr := cluster.Transport()
 				defer tr.CloseIdleConnections()
 				w := cluster.Writer(tr, brokerMessageBytes)
-				defer w.Close() //nolint:errcheck // all was acknowledged, or reported
+				defer w.Close()
 				sink = simulate.NewKafkaSink(w, wallClock)
 			}
 			sim := simulate.New(cfg)

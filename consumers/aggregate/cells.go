@@ -121,10 +121,10 @@ func (c *counter) count(facts []fact) cells {
 				beds = append(beds, f)
 			}
 		case 3:
-			out.add(c.flow(f, f.service, ""), measures{requests: 1}, 1)
+			out.add(c.flow(f, f.service), measures{requests: 1}, 1)
 		case 4:
 			if f.kind == kindNotEligible {
-				out.add(c.flow(f, orUnmapped(own), ""), measures{refused: 1}, 1)
+				out.add(c.flow(f, orUnmapped(own)), measures{refused: 1}, 1)
 			}
 		case 5:
 			if f.kind != 0 {
@@ -132,7 +132,7 @@ func (c *counter) count(facts []fact) cells {
 			}
 		case 6:
 			if f.kind == kindGranted {
-				out.add(c.flow(f, f.service, ""), measures{granted: 1}, 1)
+				out.add(c.flow(f, f.service), measures{granted: 1}, 1)
 			}
 		case 7:
 			of := own
@@ -190,8 +190,8 @@ func (c *counter) offered(f *fact) *service {
 	return nil
 }
 
-func (c *counter) flow(f *fact, of service, unit string) cell {
-	return cell{f.comune, of.nomenclature, of.area, c.monthOf(f.instant), unit}
+func (c *counter) flow(f *fact, of service) cell {
+	return cell{f.comune, of.nomenclature, of.area, c.monthOf(f.instant), ""}
 }
 
 // waiting adds one at each ENTER and takes it at the next row of its timeline, which has the rows of
@@ -209,7 +209,7 @@ func (c *counter) waiting(out cells, waits []*fact, own *service) {
 		if of == nil {
 			of = own
 		}
-		k := c.flow(w, orUnmapped(of), "")
+		k := c.flow(w, orUnmapped(of))
 		out.add(k, measures{waiting: 1}, 1)
 		for _, next := range waits[i+1:] {
 			if next.serviceID != w.serviceID && next.kind != kindPlaced {

@@ -145,7 +145,7 @@ func (a *Aggregator) eraseFrom(ctx context.Context, t *event.Type, column, book,
 		}
 		hits = hits[n:]
 		if len(hits) == 0 {
-			return int(len(marks)), nil
+			return len(marks), nil
 		}
 	}
 	return 0, nil
@@ -169,8 +169,10 @@ func (a *Aggregator) sweep(ctx context.Context, aggregated map[place]uint64) err
 			"toUInt64(type)", fmt.Sprintf("toUInt64(%d)", no))
 		erased := fmt.Sprintf("SELECT partition, offset FROM store.erased WHERE topic = %s AND source != '' AND %s AND %s", quote(t.Topic), counted, below)
 		if a.sources[no] != "" {
-			err := a.remove(ctx, removal{table: "store.facts", verb: "DELETE FROM store.facts", partition: "partition", offset: "offset",
-				only: fmt.Sprintf("type = %d AND gone = 0", no), at: erased})
+			err := a.remove(ctx, removal{
+				table: "store.facts", verb: "DELETE FROM store.facts", partition: "partition", offset: "offset",
+				only: fmt.Sprintf("type = %d AND gone = 0", no), at: erased,
+			})
 			if err != nil {
 				return err
 			}
@@ -186,8 +188,10 @@ func (a *Aggregator) sweep(ctx context.Context, aggregated map[place]uint64) err
 		if t.Field("householdPseudonym") < 0 {
 			continue
 		}
-		err = a.remove(ctx, removal{table: table, verb: "ALTER TABLE " + table + " UPDATE household_pseudonym = NULL", partition: "_partition", offset: "_offset",
-			only: "household_pseudonym IS NOT NULL", at: "SELECT partition, offset FROM store.erased_households WHERE topic = " + quote(t.Topic)})
+		err = a.remove(ctx, removal{
+			table: table, verb: "ALTER TABLE " + table + " UPDATE household_pseudonym = NULL", partition: "_partition", offset: "_offset",
+			only: "household_pseudonym IS NOT NULL", at: "SELECT partition, offset FROM store.erased_households WHERE topic = " + quote(t.Topic),
+		})
 		if err != nil {
 			return err
 		}

@@ -95,8 +95,10 @@ func newHub(t testing.TB) *hub {
 			t.Error(err)
 		}
 	})
-	h := &hub{t: t, db: db.Conn(), next: map[place]uint64{}, owner: 1,
-		model: model.New(model.Reference{Regions: regions, KnownNomenclature: known})}
+	h := &hub{
+		t: t, db: db.Conn(), next: map[place]uint64{}, owner: 1,
+		model: model.New(model.Reference{Regions: regions, KnownNomenclature: known}),
+	}
 	for code, region := range regions {
 		h.exec(fmt.Sprintf("INSERT INTO store.comuni (code, name, province, region) VALUES ('%s', 'x', '%s', '%s')", code, code[:3], region))
 	}

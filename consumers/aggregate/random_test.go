@@ -147,8 +147,10 @@ func (g *generator) maybe(v any) any {
 
 // instant is one of the edges of months in Rome, or any time around them.
 func (g *generator) instant() time.Time {
-	edges := []time.Time{at("2025-10-31T22:59:59.999Z"), at("2025-10-31T23:00:00Z"), at("2025-12-31T23:00:00Z"), at("2026-01-31T22:59:59.999Z"),
-		at("2026-03-28T12:00:00Z"), at("2026-03-31T21:59:59.999Z"), at("2026-03-31T22:00:00Z"), at("2026-05-10T10:00:00Z")}
+	edges := []time.Time{
+		at("2025-10-31T22:59:59.999Z"), at("2025-10-31T23:00:00Z"), at("2025-12-31T23:00:00Z"), at("2026-01-31T22:59:59.999Z"),
+		at("2026-03-28T12:00:00Z"), at("2026-03-31T21:59:59.999Z"), at("2026-03-31T22:00:00Z"), at("2026-05-10T10:00:00Z"),
+	}
 	switch g.rnd.IntN(3) {
 	case 0:
 		return edges[g.rnd.IntN(len(edges))]

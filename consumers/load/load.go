@@ -142,7 +142,7 @@ func (l *Loader) runGroup(ctx context.Context, wait *backoff) error {
 	if err != nil {
 		return fmt.Errorf("join group %s: %w", l.opt.Group, err)
 	}
-	defer group.Close() //nolint:errcheck // leaving is best effort: the session times out otherwise
+	defer group.Close()
 	for {
 		gen, err := group.Next(ctx)
 		if err != nil {

@@ -155,8 +155,11 @@ func (s *store) block(ctx context.Context, t *event.Type, p position, c claim) (
 			" WHERE _partition = {partition:UInt32} AND _offset >= {from:UInt64} AND _offset < {to:UInt64}",
 		Parameters: ch.Parameters(map[string]any{"partition": p.partition, "from": c.from, "to": c.to}),
 		Result: proto.Results{
-			{Name: "_offset", Data: &offset}, {Name: "end", Data: &end}, {Name: "_flag_bits", Data: &flags},
-			{Name: "_detail", Data: &detail}, {Name: "at", Data: &at},
+			{Name: "_offset", Data: &offset},
+			{Name: "end", Data: &end},
+			{Name: "_flag_bits", Data: &flags},
+			{Name: "_detail", Data: &detail},
+			{Name: "at", Data: &at},
 		},
 		OnResult: func(context.Context, proto.Block) error {
 			for i := range offset {

@@ -77,7 +77,7 @@ func Run(ctx context.Context, o Options) (Report, error) {
 	}
 	report.Aggregates = &n
 	if n > 0 {
-		report.Findings = append(report.Findings, Finding{Kind: KindAggregates, Records: n, Detail: "cells of groups differ from their facts: run rebuild"})
+		report.Findings = append(report.Findings, Finding{Kind: KindAggregates, Records: n, Detail: "cells of groups differ from their facts: report it: docs/OPERATIONS.md"})
 	}
 	return report, nil
 }

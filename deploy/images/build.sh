@@ -3,7 +3,8 @@
 # Kafka and ClickHouse: the vendors' images if they are there or can be pulled, else images of our own, made from
 # packages: Kafka's jars (deploy/kafka-test/install.sh) and the engine library (deploy/engine/install.sh).
 # hub: the Dockerfile if its base images can be had, else the same binary in a file system of its own.
-# The names go to .cache/images.env, as KAFKA_IMAGE=... lines. REBUILD=1 makes ours anew; NO_PULL=1 does not try to pull.
+# The names go to .cache/images.env, as KAFKA_IMAGE=... lines. Ours are made again when what
+# they are made from has changed, or with REBUILD=1; NO_PULL=1 does not try to pull.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
@@ -57,19 +58,26 @@ base() {
   done
 }
 
+# inputs is a checksum of what an image of ours is made from; current tells whether the image is of these inputs.
+inputs() { (cd "$root" && find "$@" -type f ! -name '*_test.go' | sort | xargs sha256sum | sha256sum | cut -c1-16); }
+current() { [ "${REBUILD:-}" != 1 ] && [ "$(docker image inspect -f '{{index .Config.Labels "welfarehub.inputs"}}' "$1" 2>/dev/null)" = "$2" ]; }
+
 import() { # folder, image, changes...
-  local r=$1 image=$2 changes=() c
+  local r=$1 image=$2 changes=() c old
   shift 2
+  old=$(docker image inspect -f '{{.Id}}' "$image" 2>/dev/null || true)
   for c in 'ENV PATH=/bin:/usr/bin:/usr/sbin:/opt/jre/bin' "$@"; do changes+=(-c "$c"); done
   tar -C "$r" --owner=0 --group=0 -c . | docker import "${changes[@]}" - "$image" >/dev/null
+  if [ -n "$old" ]; then docker rmi "$old" >/dev/null 2>&1 || true; fi # a container may still have it
   rm -rf "$r"
 }
 
 kafka() {
-  local image=welfarehub/kafka:test r=$cache/images/kafka
+  local image=welfarehub/kafka:test r=$cache/images/kafka key
+  key=$(inputs deploy/kafka-test deploy/images/kafka deploy/images/build.sh)
   if have "$kafka_vendor" || pull "$kafka_vendor"; then
     image=$kafka_vendor
-  elif [ "${REBUILD:-}" = 1 ] || ! have "$image"; then
+  elif ! current "$image" "$key"; then
     "$root/deploy/kafka-test/install.sh"
     needs jlink openjdk-17-jdk-headless
     local home jre=$cache/images/jre
@@ -83,17 +91,18 @@ kafka() {
     mkdir -p "$r/opt/kafka" "$r/etc/kafka" "$r/var/lib/kafka"
     cp -r "$cache/kafka/lib" "$r/opt/kafka/lib"
     install -m 755 "$here/kafka/entrypoint.sh" "$r/entrypoint.sh"
-    import "$r" "$image" 'ENTRYPOINT ["/entrypoint.sh"]' 'EXPOSE 9092'
+    import "$r" "$image" "LABEL welfarehub.inputs=$key" 'ENTRYPOINT ["/entrypoint.sh"]' 'EXPOSE 9092'
   fi
   echo "KAFKA_IMAGE=$image" >>"$names"
   echo "images: kafka is $image"
 }
 
 clickhouse() {
-  local image=welfarehub/clickhouse:test r=$cache/images/clickhouse lib
+  local image=welfarehub/clickhouse:test r=$cache/images/clickhouse lib key
+  key=$(inputs deploy/engine deploy/images/clickhouse deploy/images/build.sh pkg/engine pkg/datadir go.sum)
   if have "$clickhouse_vendor" || pull "$clickhouse_vendor"; then
     image=$clickhouse_vendor
-  elif [ "${REBUILD:-}" = 1 ] || ! have "$image"; then
+  elif ! current "$image" "$key"; then
     "$root/deploy/engine/install.sh"
     lib=$(find "$cache/engine/node_modules/@chdb" -name libchdb.so | head -1)
     mkdir -p "$cache/images"
@@ -103,7 +112,7 @@ clickhouse() {
     ln "$lib" "$r/lib/libchdb.so" 2>/dev/null || cp "$lib" "$r/lib/libchdb.so"
     mv "$cache/images/launch" "$r/bin/launch"
     mkdir -p "$r/var/lib/clickhouse"
-    import "$r" "$image" 'ENTRYPOINT ["/bin/launch"]' 'EXPOSE 8123 9000'
+    import "$r" "$image" "LABEL welfarehub.inputs=$key" 'ENTRYPOINT ["/bin/launch"]' 'EXPOSE 8123 9000'
   fi
   echo "CLICKHOUSE_IMAGE=$image" >>"$names"
   echo "images: clickhouse is $image"

@@ -20,54 +20,86 @@ type note struct {
 // notes are the hand-written part of the catalogue, by event. A change of state is a new record; a
 // new version corrects one fact.
 var notes = map[string]note{
-	"ServiceOfferPublished": {"unità di offerta",
+	"ServiceOfferPublished": {
+		"unità di offerta",
 		"Each status of an offer: planned, opened, suspended, closed are four records. Of an offer's records, that of the highest (`occurredAt`, `sourceRecordId`) gives its state.",
-		"corrects what was published about that status, for example a wrong address"},
-	"CapacityChanged": {"posti, ore e personale",
+		"corrects what was published about that status, for example a wrong address",
+	},
+	"CapacityChanged": {
+		"posti, ore e personale",
 		"Each change of the capacity of an offer in one unit. It is a full snapshot, not a delta. The one in force is the highest (`effectiveFrom`, `occurredAt`, `sourceRecordId`) of its unit.",
-		"corrects the figures of that snapshot, not the capacity of today"},
-	"ServiceRequested": {"domanda di prestazione",
+		"corrects the figures of that snapshot, not the capacity of today",
+	},
+	"ServiceRequested": {
+		"domanda di prestazione",
 		"Each request. Facts about it that come later (assessment, waiting, benefit) are events of their own that name its `requestId`.",
-		"corrects the request as it was registered"},
-	"NeedAssessed": {"valutazione del bisogno ed esito",
+		"corrects the request as it was registered",
+	},
+	"NeedAssessed": {
+		"valutazione del bisogno ed esito",
 		"Each assessment of a request. A second assessment is a new record.",
-		"corrects the outcome of that assessment"},
-	"WaitingListChanged": {"lista d'attesa",
+		"corrects the outcome of that assessment",
+	},
+	"WaitingListChanged": {
+		"lista d'attesa",
 		"Each ENTER and each LEAVE. A LEAVE is never a new version of its ENTER.",
-		"corrects that entry or that exit, for example its instant"},
-	"BenefitDecided": {"prestazione sociale",
+		"corrects that entry or that exit, for example its instant",
+	},
+	"BenefitDecided": {
+		"prestazione sociale",
 		"Each decision on a benefit: granted, renewed, suspended, revoked and ended are five records with one `benefitId`.",
-		"corrects that decision, for example its amount"},
-	"ServiceDelivered": {"erogazione",
+		"corrects that decision, for example its amount",
+	},
+	"ServiceDelivered": {
+		"erogazione",
 		"Each period of a benefit for which units or money are accounted. The next month is a new record.",
-		"corrects the account of that period"},
-	"TerritoryUpserted": {"territorio",
+		"corrects the account of that period",
+	},
+	"TerritoryUpserted": {
+		"territorio",
 		"Each period of validity of a territory. A merger ends one record with `validTo` and `successorCodes` (a correction of it) and starts another.",
-		"corrects the territory in that period, its end included"},
-	"PopulationReported": {"popolazione residente",
+		"corrects the territory in that period, its end included",
+	},
+	"PopulationReported": {
+		"popolazione residente",
 		"Each count of a territory at one date, for one sex and one range of ages.",
-		"corrects that count"},
-	"DeprivationObserved": {"osservazione di deprivazione",
+		"corrects that count",
+	},
+	"DeprivationObserved": {
+		"osservazione di deprivazione",
 		"Each item observed for one child or household in one wave.",
-		"corrects that observation"},
-	"ActivitySessionHeld": {"sessione di doposcuola",
+		"corrects that observation",
+	},
+	"ActivitySessionHeld": {
+		"sessione di doposcuola",
 		"Each session, held or cancelled.",
-		"corrects the session, its cancellation included"},
-	"AttendanceRecorded": {"presenza",
+		"corrects the session, its cancellation included",
+	},
+	"AttendanceRecorded": {
+		"presenza",
 		"Each student at each session.",
-		"corrects that attendance"},
-	"IndicatorObserved": {"indicatore di valutazione",
+		"corrects that attendance",
+	},
+	"IndicatorObserved": {
+		"indicatore di valutazione",
 		"Each value of an indicator for one student, class or school in one period.",
-		"corrects that value"},
-	"FeedbackRecorded": {"riscontro raccolto o restituito",
+		"corrects that value",
+	},
+	"FeedbackRecorded": {
+		"riscontro raccolto o restituito",
 		"Each answer to an item, and each reply to it.",
-		"corrects that answer or reply"},
-	"RecordRevoked": {"annullamento",
+		"corrects that answer or reply",
+	},
+	"RecordRevoked": {
+		"annullamento",
 		"Each revocation of one record. It hides the versions up to `revokedUpToVersion`, whatever the order of arrival.",
-		"replaces the revocation; with `revokedUpToVersion` 0 it lifts it"},
-	"SubjectErased": {"cancellazione dei dati di una persona",
+		"replaces the revocation; with `revokedUpToVersion` 0 it lifts it",
+	},
+	"SubjectErased": {
+		"cancellazione dei dati di una persona",
 		"Each erasure of one pseudonym, so one for each purpose and key epoch. It stays in force for events that come later.",
-		"corrects the scope or the date of that erasure"},
+		"corrects the scope or the date of that erasure",
+	},
 }
 
 // catalogue is what the generators read.

@@ -85,8 +85,10 @@ func goType(s avro.Schema, uses map[string]bool) (string, error) {
 				return "*big.Rat", nil
 			}
 		}
-		if t, ok := map[avro.Type]string{avro.String: "string", avro.Bytes: "[]byte", avro.Boolean: "bool",
-			avro.Int: "int", avro.Long: "int64", avro.Double: "float64"}[v.Type()]; ok {
+		if t, ok := map[avro.Type]string{
+			avro.String: "string", avro.Bytes: "[]byte", avro.Boolean: "bool",
+			avro.Int: "int", avro.Long: "int64", avro.Double: "float64",
+		}[v.Type()]; ok {
 			return t, nil
 		}
 	}

@@ -26,12 +26,16 @@ func TestFlagsOfWaiting(t *testing.T) {
 	db := migrated(t)
 	comune := []string{"comune_code", "'999999'", "ats_code", "'A'"}
 	wait := func(request, service, change, reason, at string) rec {
-		return with(rec{"request_id": text(request), "service_id": text(service), "change": text(change), "leave_reason": text(reason),
-			"changed_at": text("2024-05-" + at + " 00:00:00"), "request_source": "CAST(NULL AS Nullable(String))", "comune_code": "'999999'"})
+		return with(rec{
+			"request_id": text(request), "service_id": text(service), "change": text(change), "leave_reason": text(reason),
+			"changed_at": text("2024-05-" + at + " 00:00:00"), "request_source": "CAST(NULL AS Nullable(String))", "comune_code": "'999999'",
+		})
 	}
 	grant := func(request, source string) rec {
-		return with(rec{"request_id": text(request), "decision": "'GRANTED'", "occurred_at": "'2024-05-10 00:00:00'",
-			"request_source": "CAST(" + source + " AS Nullable(String))"}, comune...)
+		return with(rec{
+			"request_id": text(request), "decision": "'GRANTED'", "occurred_at": "'2024-05-10 00:00:00'",
+			"request_source": "CAST(" + source + " AS Nullable(String))",
+		}, comune...)
 	}
 	put(t, db, "waiting_list_changed", 0, 0,
 		wait("still", "s", "ENTER", "UNKNOWN", "01"), wait("still", "other", "LEAVE", "WITHDRAWN", "02"),

@@ -22,7 +22,7 @@ func TestPlannerReadsWelfareOnly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer planner.Close() //nolint:errcheck // only read from
+	defer planner.Close()
 	objects := show(t, db, "SELECT concat(database, '.', name) FROM system.tables WHERE database IN ('store', 'welfare') ORDER BY 1")
 	for _, o := range objects {
 		// The planner's limit is 60 s; the driver asks for the deadline and 5 s.
@@ -37,8 +37,10 @@ func TestPlannerReadsWelfareOnly(t *testing.T) {
 			t.Errorf("planner reads %s: %v", o, err)
 		}
 	}
-	for _, want := range []string{"welfare.service_requested", "welfare.service_requested_current", "welfare.ledger", "welfare.rejected", "welfare.duplicates",
-		"welfare.books", "welfare.conflicts", "welfare.flags", "welfare.erasures", "welfare.freshness", "welfare.replays"} {
+	for _, want := range []string{
+		"welfare.service_requested", "welfare.service_requested_current", "welfare.ledger", "welfare.rejected", "welfare.duplicates",
+		"welfare.books", "welfare.conflicts", "welfare.flags", "welfare.erasures", "welfare.freshness", "welfare.replays",
+	} {
 		if !slices.Contains(objects, want) {
 			t.Errorf("there is no %s", want)
 		}

@@ -43,12 +43,12 @@ func replaceTable(ctx context.Context, db *sql.DB, table, columns string, rows [
 	if err != nil {
 		return err
 	}
-	defer tx.Rollback() //nolint:errcheck // does nothing after a commit
+	defer func() { _ = tx.Rollback() }()
 	insert, err := tx.PrepareContext(ctx, "INSERT INTO "+next+" ("+columns+")")
 	if err != nil {
 		return err
 	}
-	defer insert.Close() //nolint:errcheck // the commit tells
+	defer insert.Close()
 	for _, r := range rows {
 		if _, err := insert.ExecContext(ctx, r...); err != nil {
 			return err

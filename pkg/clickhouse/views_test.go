@@ -74,7 +74,7 @@ func show(t *testing.T, db *clickhouse.DB, query string) []string {
 	if err != nil {
 		t.Fatalf("%s: %v", query, err)
 	}
-	defer rows.Close() //nolint:errcheck // rows.Err is checked
+	defer rows.Close()
 	var out []string
 	for rows.Next() {
 		var s string
@@ -166,8 +166,10 @@ func TestContestedVersionTakesTheLowestHash(t *testing.T) {
 }
 
 func revocation(record, of, upTo, version string, more ...string) rec {
-	return with(rec{"source_record_id": text(record), "record_version": version, "revoked_source": text("urn:welfare:a:b"),
-		"revoked_source_record_id": text(of), "revoked_up_to_version": upTo, "revoked_type": "CAST(NULL AS Nullable(String))"}, more...)
+	return with(rec{
+		"source_record_id": text(record), "record_version": version, "revoked_source": text("urn:welfare:a:b"),
+		"revoked_source_record_id": text(of), "revoked_up_to_version": upTo, "revoked_type": "CAST(NULL AS Nullable(String))",
+	}, more...)
 }
 
 func TestRevocationHidesVersions(t *testing.T) {
@@ -264,8 +266,10 @@ func TestBooksOfRejectsAndDuplicates(t *testing.T) {
 
 func TestValuesReadAsInTheEvent(t *testing.T) {
 	db := migrated(t)
-	put(t, db, "capacity_changed", 0, 0, rec{"unit": "'BED'", "operational": "toDecimal64('12.5', 3)", "funded": "CAST(NULL AS Nullable(Decimal(14, 3)))",
-		"_flag_bits": "130", "effective_from": "'2024-01-01 00:00:00.123'"})
+	put(t, db, "capacity_changed", 0, 0, rec{
+		"unit": "'BED'", "operational": "toDecimal64('12.5', 3)", "funded": "CAST(NULL AS Nullable(Decimal(14, 3)))",
+		"_flag_bits": "130", "effective_from": "'2024-01-01 00:00:00.123'",
+	})
 	put(t, db, "service_requested", 0, 0, rec{"comune_code": "'015146'", "urgent": "true"})
 	expect(t, db, "SELECT concat(_topic, ' ', unit, ' ', operational, ' ', ifNull(toString(funded), 'NULL'), ' ', effective_from, ' ', arrayStringConcat(_flags, ',')) FROM welfare.capacity_changed WHERE unit = 'BED'",
 		"welfare.supply.capacity BED 12.5 NULL 2024-01-01 00:00:00.123 W21,W90")

@@ -159,7 +159,7 @@ func (g *guard) relay(client *net.TCPConn, in *recorder, server *net.TCPConn, re
 			_, _ = io.Copy(io.Discard, server)
 		}
 		_ = client.CloseWrite() // it may be gone
-		client.CloseRead()
+		_ = client.CloseRead()
 		answers <- err
 	}()
 	err := passAddendum(in, server, revision)

@@ -131,7 +131,7 @@ func BenchmarkInsert(b *testing.B) {
 	if err != nil {
 		b.Skip(err)
 	}
-	defer e.Stop(b.Context()) //nolint:errcheck // the data goes away
+	defer e.Stop(b.Context())
 	for _, way := range []struct{ name, addr string }{{"guarded", e.NativeAddr()}, {"direct", e.guard.backend}} {
 		b.Run(way.name, func(b *testing.B) {
 			conn, err := clickhouse.Open(&clickhouse.Options{Addr: []string{way.addr}, Auth: clickhouse.Auth{Username: UserHub, Password: e.password}})

@@ -235,8 +235,8 @@ func (t *Type) hasPart(name string) bool {
 func (p *jsonReader) value(i int) bool {
 	f, v := &p.row.Type.Fields[i], &p.row.Vals[i]
 	c := p.peek()
-	wrong := func(problem, limit string) bool {
-		p.fail(&FieldError{Field: f.Name, Problem: problem, Limit: limit})
+	wrong := func(limit string) bool {
+		p.fail(&FieldError{Field: f.Name, Problem: "wrong type", Limit: limit})
 		return p.skip(0)
 	}
 	if c == 'n' {
@@ -252,7 +252,7 @@ func (p *jsonReader) value(i int) bool {
 	switch f.Kind {
 	case Bool:
 		if c != 't' && c != 'f' {
-			return wrong("wrong type", "true or false")
+			return wrong("true or false")
 		}
 		if !p.literal(map[byte]string{'t': "true", 'f': "false"}[c]) {
 			return false
@@ -264,12 +264,12 @@ func (p *jsonReader) value(i int) bool {
 		return true
 	case Strings:
 		if c != '[' {
-			return wrong("wrong type", limitOf(f))
+			return wrong(limitOf(f))
 		}
 		return p.list(f, v)
 	case Int, Long, Double:
 		if c != '-' && (c < '0' || c > '9') {
-			return wrong("wrong type", limitOf(f))
+			return wrong(limitOf(f))
 		}
 		s, ok := p.number()
 		if !ok {
@@ -292,7 +292,7 @@ func (p *jsonReader) value(i int) bool {
 		fallthrough
 	default:
 		if c != '"' {
-			return wrong("wrong type", limitOf(f))
+			return wrong(limitOf(f))
 		}
 		s, ok := p.text()
 		if !ok {
@@ -324,9 +324,9 @@ func (p *jsonReader) list(f *Field, v *Value) bool {
 	return ok
 }
 
-// EventInJSON returns the text of the member `event` or `type` of a JSON object, which names an event
+// NameInJSON returns the text of the member `event` or `type` of a JSON object, which names an event
 // or its topic; false where there is none, or none that is text.
-func EventInJSON(data []byte) (string, bool) {
+func NameInJSON(data []byte) (string, bool) {
 	s := scanner{data: data}
 	found, ok := "", false
 	s.members(func(name []byte) bool {

@@ -135,7 +135,7 @@ func (c *supply) flows() {
 		if !s.Row.Is(event.NeedAssessedOutcome, "NOT_ELIGIBLE") {
 			continue
 		}
-		sv, _ := c.serviceOfRequest(owner(s, event.NeedAssessedRequestSource, event.NeedAssessedRequestID))
+		sv := c.serviceOfRequest(owner(s, event.NeedAssessedRequestSource, event.NeedAssessedRequestID))
 		c.add(s.Row.Str(event.NeedAssessedComuneCode), sv, c.monthOf(s.Row.Vals[event.NeedAssessedAssessedAt].Int), "", Measures{Refused: 1})
 	}
 	for _, s := range c.current(event.ByName("BenefitDecided")) {
@@ -189,7 +189,7 @@ func (c *supply) waiting() {
 			}
 			sv, ok := c.serviceOfOffer(s, event.WaitingListChangedServiceID)
 			if !ok {
-				sv, _ = c.serviceOfRequest(l.request)
+				sv = c.serviceOfRequest(l.request)
 			}
 			from := s.Row.Vals[event.WaitingListChangedChangedAt].Int
 			for at := c.monthOf(from); at <= c.last; at++ {
@@ -295,11 +295,11 @@ func owner(s State, sourceField, idField int) recordID {
 	return recordID{s.Row.Str(sourceField), s.Row.Str(idField)}
 }
 
-func (c *supply) serviceOfRequest(id recordID) (service, bool) {
+func (c *supply) serviceOfRequest(id recordID) service {
 	if s, ok := c.requests[id]; ok {
-		return requestService(s), true
+		return requestService(s)
 	}
-	return unmappedService, false
+	return unmappedService
 }
 
 func (c *supply) serviceOfOffer(s State, idField int) (service, bool) {

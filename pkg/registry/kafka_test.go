@@ -158,7 +158,7 @@ func TestServerWaitsForTheBroker(t *testing.T) {
 	select {
 	case err := <-ready:
 		t.Fatalf("server started without a broker: %v", err)
-	case <-time.After(200 * time.Millisecond): //nolint:forbidigo // a test's pause
+	case <-time.After(200 * time.Millisecond):
 	}
 	b.start()
 	if err := <-ready; err != nil {

@@ -325,7 +325,7 @@ func TestContentTypes(t *testing.T) {
 		{"", ";;", 415, typeV1},
 	} {
 		w := httptest.NewRecorder()
-		r := httptest.NewRequest("POST", "/subjects/a/versions", strings.NewReader(schemaBody(userV1)))
+		r := httptest.NewRequest(http.MethodPost, "/subjects/a/versions", strings.NewReader(schemaBody(userV1)))
 		r.Header.Set("Accept", c.accept)
 		r.Header.Set("Content-Type", c.contentType)
 		h.ServeHTTP(w, r)

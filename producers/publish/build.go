@@ -108,7 +108,7 @@ type direct struct {
 func (d *direct) build(rec record, found func(Problem)) []*event.Row {
 	t := d.typ
 	if t == nil {
-		name, ok := event.EventInJSON(rec.json)
+		name, ok := event.NameInJSON(rec.json)
 		if t = typeByName(name); t == nil {
 			if !json.Valid(rec.json) {
 				found(notJSON(d.file, rec.line))

@@ -64,7 +64,7 @@ func (c countReader) Read(p []byte) (int, error) {
 // open opens a file and, of CSV, reads the line of names.
 func open(name string, o *Options, m *Mapping) (*input, error) {
 	in := &input{name: name, close: func() error { return nil }}
-	var r io.Reader = o.Stdin
+	r := o.Stdin
 	if name != "-" {
 		f, err := os.Open(name)
 		if err != nil {

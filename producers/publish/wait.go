@@ -9,7 +9,7 @@ import (
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 )
 
-// ErrNotLoaded: Wait ended before the hub had booked everything that was published, or some of it was
+// ErrNotLoaded says that Wait ended before the hub had booked everything that was published, or some of it was
 // rejected.
 var ErrNotLoaded = errors.New("not all was loaded")
 

@@ -88,7 +88,7 @@ var anyPorts = []string{
 func start(t *testing.T, data string, args ...string) *hub {
 	t.Helper()
 	h := &hub{t: t, out: &buffer{}, ready: filepath.Join(t.TempDir(), "ready.json"), done: make(chan error, 1)}
-	h.cmd = exec.Command(binary(t), append(append([]string{"up", "--data", data, "--ready-file", h.ready, "--log-level", "warn"}, anyPorts...), args...)...) //nolint:noctx // stopped by signals
+	h.cmd = exec.Command(binary(t), append(append([]string{"up", "--data", data, "--ready-file", h.ready, "--log-level", "warn"}, anyPorts...), args...)...)
 	h.cmd.Stdout, h.cmd.Stderr = h.out, h.out
 	h.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := h.cmd.Start(); err != nil {
@@ -139,7 +139,7 @@ func (h *hub) wait(patience time.Duration) int {
 	case err := <-h.done:
 		h.done <- err
 		return exitCode(err)
-	case <-time.After(patience): //nolint:forbidigo // a test that fails here ends
+	case <-time.After(patience):
 		h.t.Fatalf("up does not end in %s\n%s", patience, h.out)
 	}
 	return -1

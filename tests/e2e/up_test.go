@@ -38,7 +38,7 @@ func TestUpDrainsOnInterruptAndFindsItsDataAgain(t *testing.T) {
 	if got := number(t, db, "SELECT residents FROM welfare.population WHERE level = 'COMUNE' AND territory_code = '015146' LIMIT 1"); got != 1354196 {
 		t.Errorf("Milano has %d residents", got)
 	}
-	resp, err := http.Get(h.HTTP + "/api/v1/status") //nolint:noctx // the test ends it
+	resp, err := http.Get(h.HTTP + "/api/v1/status")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +62,7 @@ func TestUpDrainsOnInterruptAndFindsItsDataAgain(t *testing.T) {
 }
 
 func TestUpSaysWhatToDoAboutWhatItCannotUse(t *testing.T) {
-	taken, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // closed below
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
