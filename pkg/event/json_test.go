@@ -148,9 +148,11 @@ func TestParseJSONTakesNestedNamesAndMissingFields(t *testing.T) {
 // TestParseJSONRefuses has one case per problem. The text SECRET stands for what no error may show.
 func TestParseJSONRefuses(t *testing.T) {
 	typ := ByName("ServiceDelivered")
-	good := map[string]string{"eventId": `"x"`, "source": `"s"`, "sourceRecordId": `"r"`, "recordVersion": `1`, "occurredAt": `"2024-01-01T00:00:00Z"`,
+	good := map[string]string{
+		"eventId": `"x"`, "source": `"s"`, "sourceRecordId": `"r"`, "recordVersion": `1`, "occurredAt": `"2024-01-01T00:00:00Z"`,
 		"recordedAt": `"2024-01-01T00:00:00Z"`, "orgCode": `"o"`, "pseudonym": `"p"`, "keyEpoch": `1`, "comuneCode": `"015146"`, "benefitId": `"b"`,
-		"periodStart": `"2024-01-01"`, "periodEnd": `"2024-01-31"`, "unitsDelivered": `1.5`, "amountTotal": `"1"`, "quotaEnte": `"1.00"`, "quotaUtente": `0`, "quotaSsn": `0.000`}
+		"periodStart": `"2024-01-01"`, "periodEnd": `"2024-01-31"`, "unitsDelivered": `1.5`, "amountTotal": `"1"`, "quotaEnte": `"1.00"`, "quotaUtente": `0`, "quotaSsn": `0.000`,
+	}
 	build := func(field, value string) string {
 		var b strings.Builder
 		for n, v := range good {
@@ -209,8 +211,10 @@ func TestParseJSONRefuses(t *testing.T) {
 	if twice == nil || twice.Error() != "field orgCode: given twice; want once" {
 		t.Errorf("twice: %v", twice)
 	}
-	for _, s := range []string{``, `{`, `[]`, `null`, `{"source":"SECRET`, `{"source":"\ud800"}`, `{"source":"SECRET"} x`, `{"a":01}`, `{"a":1,}`, "{\"a\":\"\n\"}", "{\"a\":\"\xff\"}",
-		`{"a":` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + `}`} {
+	for _, s := range []string{
+		``, `{`, `[]`, `null`, `{"source":"SECRET`, `{"source":"\ud800"}`, `{"source":"SECRET"} x`, `{"a":01}`, `{"a":1,}`, "{\"a\":\"\n\"}", "{\"a\":\"\xff\"}",
+		`{"a":` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + `}`,
+	} {
 		err := ParseJSON(typ, []byte(s), row)
 		var fe *FieldError
 		if !errors.As(err, &fe) || fe.Field != "" || strings.Contains(err.Error(), "SECRET") {
@@ -229,11 +233,31 @@ func TestParseDecimalIsExact(t *testing.T) {
 		want    int64
 		problem string
 	}{
-		{"101.23", 10123, ""}, {"-0.05", -5, ""}, {"0", 0, ""}, {"-0", 0, ""}, {"000001.10", 110, ""}, {"1.2300", 123, ""}, {"1e2", 10000, ""},
-		{"12.3e-1", 123, ""}, {"0.1e1", 100, ""}, {"999999999999.99", 99999999999999, ""}, {"1000000000000", 0, "too many digits"},
-		{"0e99999999999999999999", 0, "not a decimal number"}, {"0e999", 0, ""}, {"1e999", 0, "too many digits"}, {"1e-999", 0, "too many decimals"},
-		{"1.005", 0, "too many decimals"}, {"", 0, "not a decimal number"}, {".5", 0, "not a decimal number"}, {"5.", 0, "not a decimal number"},
-		{"+1", 0, "not a decimal number"}, {"1 000", 0, "not a decimal number"}, {"--1", 0, "not a decimal number"}, {"0.1", 10, ""}, {"0.29", 29, ""}, {"1.15", 115, ""},
+		{"101.23", 10123, ""},
+		{"-0.05", -5, ""},
+		{"0", 0, ""},
+		{"-0", 0, ""},
+		{"000001.10", 110, ""},
+		{"1.2300", 123, ""},
+		{"1e2", 10000, ""},
+		{"12.3e-1", 123, ""},
+		{"0.1e1", 100, ""},
+		{"999999999999.99", 99999999999999, ""},
+		{"1000000000000", 0, "too many digits"},
+		{"0e99999999999999999999", 0, "not a decimal number"},
+		{"0e999", 0, ""},
+		{"1e999", 0, "too many digits"},
+		{"1e-999", 0, "too many decimals"},
+		{"1.005", 0, "too many decimals"},
+		{"", 0, "not a decimal number"},
+		{".5", 0, "not a decimal number"},
+		{"5.", 0, "not a decimal number"},
+		{"+1", 0, "not a decimal number"},
+		{"1 000", 0, "not a decimal number"},
+		{"--1", 0, "not a decimal number"},
+		{"0.1", 10, ""},
+		{"0.29", 29, ""},
+		{"1.15", 115, ""},
 	} {
 		got, problem := parseDecimal(c.in, 14, 2)
 		if got != c.want || problem != c.problem {

@@ -179,10 +179,14 @@ func TestOutcomesReportedTravels(t *testing.T) {
 		t.Fatal(err)
 	}
 	id := "018f0000-0000-7000-8000-000000000001"
-	in := OutcomesReported{Source: "urn:welfare:a:b", Topic: "welfare.demand.request", Partition: 3,
+	in := OutcomesReported{
+		Source: "urn:welfare:a:b", Topic: "welfare.demand.request", Partition: 3,
 		DecidedAt: time.UnixMilli(1700000000123).UTC(),
-		Outcomes: []Outcome{{EventID: &id, Outcome: OutcomeKindLoaded, Codes: []string{}, Flags: []string{"W21"}, Offset: 7},
-			{Outcome: OutcomeKindRejected, Codes: []string{"P02"}, Flags: []string{}, Offset: 8}}}
+		Outcomes: []Outcome{
+			{EventID: &id, Outcome: OutcomeKindLoaded, Codes: []string{}, Flags: []string{"W21"}, Offset: 7},
+			{Outcome: OutcomeKindRejected, Codes: []string{"P02"}, Flags: []string{}, Offset: 8},
+		},
+	}
 	data, err := avro.Marshal(raw, &in)
 	if err != nil {
 		t.Fatal(err)

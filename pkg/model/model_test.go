@@ -109,88 +109,118 @@ const (
 func TestSupplyDemand(t *testing.T) {
 	for _, c := range []struct{ name, events, level, want string }{
 		{"nothing happened", "", "COUNTRY", ""},
-		{"a request counts in its month of Rome, at four levels",
+		{
+			"a request counts in its month of Rome, at four levels",
 			"ServiceRequested pseudonym=p requestId=r nomenclatureCode=NIDO userArea=FAMILY_MINORS comuneCode=015146 requestedAt=2024-01-31T23:30:00Z at=2024-02-01T00:00:00Z",
-			"PROVINCE", "015 NIDO FAMILY_MINORS 2024-02 Requests=1\n"},
-		{"an unknown comune is unmapped, as reserved codes are", strings.ReplaceAll(requestA, "015146", "999999") + requestA, "REGION",
-			"03 SAD OLDER_PEOPLE 2024-01 Requests=1\nUNMAPPED SAD OLDER_PEOPLE 2024-01 Requests=1\n"},
+			"PROVINCE", "015 NIDO FAMILY_MINORS 2024-02 Requests=1\n",
+		},
+		{
+			"an unknown comune is unmapped, as reserved codes are", strings.ReplaceAll(requestA, "015146", "999999") + requestA, "REGION",
+			"03 SAD OLDER_PEOPLE 2024-01 Requests=1\nUNMAPPED SAD OLDER_PEOPLE 2024-01 Requests=1\n",
+		},
 		{"an unknown code keeps its area", strings.ReplaceAll(requestA, "SAD", "XX.1"), "COMUNE", "015146 UNMAPPED OLDER_PEOPLE 2024-01 Requests=1\n"},
 		{"months after the horizon are not shown", strings.Replace(requestA, "requestedAt=2024-01", "requestedAt=2024-02", 1), "COUNTRY", ""},
-		{"a refusal takes the service of its request", requestA +
-			"NeedAssessed pseudonym=p requestId=r requestSource=a source=ats outcome=NOT_ELIGIBLE comuneCode=016024 assessedAt=2024-01-07T00:00:00Z\n" +
-			"NeedAssessed pseudonym=p requestId=r source=ats outcome=NOT_ELIGIBLE comuneCode=016024 assessedAt=2024-01-07T00:00:00Z\n" +
-			"NeedAssessed pseudonym=p requestId=r outcome=ELIGIBLE comuneCode=016024 assessedAt=2024-01-07T00:00:00Z\n",
-			"COMUNE", "015146 SAD OLDER_PEOPLE 2024-01 Requests=1\n016024 SAD OLDER_PEOPLE 2024-01 Refused=1\n016024 UNMAPPED UNKNOWN 2024-01 Refused=1\n"},
-		{"granted by month of occurrence",
+		{
+			"a refusal takes the service of its request", requestA +
+				"NeedAssessed pseudonym=p requestId=r requestSource=a source=ats outcome=NOT_ELIGIBLE comuneCode=016024 assessedAt=2024-01-07T00:00:00Z\n" +
+				"NeedAssessed pseudonym=p requestId=r source=ats outcome=NOT_ELIGIBLE comuneCode=016024 assessedAt=2024-01-07T00:00:00Z\n" +
+				"NeedAssessed pseudonym=p requestId=r outcome=ELIGIBLE comuneCode=016024 assessedAt=2024-01-07T00:00:00Z\n",
+			"COMUNE", "015146 SAD OLDER_PEOPLE 2024-01 Requests=1\n016024 SAD OLDER_PEOPLE 2024-01 Refused=1\n016024 UNMAPPED UNKNOWN 2024-01 Refused=1\n",
+		},
+		{
+			"granted by month of occurrence",
 			"BenefitDecided pseudonym=p benefitId=b decision=GRANTED nomenclatureCode=SAD userArea=MULTI comuneCode=058091 at=2024-02-03T00:00:00Z\n" +
 				"BenefitDecided pseudonym=p benefitId=b decision=ENDED nomenclatureCode=SAD userArea=MULTI comuneCode=058091 at=2024-02-04T00:00:00Z\n",
-			"REGION", "12 SAD MULTI 2024-02 Granted=1\n"},
-		{"deliveries go by benefit, else offer, units apart", tick + offerA +
-			"BenefitDecided pseudonym=p benefitId=b decision=RENEWED nomenclatureCode=SAD userArea=MULTI comuneCode=058091 at=2024-02-03T00:00:00Z\n" +
-			"ServiceDelivered pseudonym=p benefitId=b benefitSource=a source=g serviceId=o periodStart=2024-02-01 unit=VISIT unitsDelivered=2.5 amountTotal=10.01 comuneCode=058091\n" +
-			"ServiceDelivered pseudonym=p benefitId=x serviceId=o periodStart=2024-02-01 unit=MEAL unitsDelivered=3 amountTotal=1 comuneCode=058091\n" +
-			"ServiceDelivered pseudonym=p benefitId=x source=g serviceId=o periodStart=2024-02-01 unit=MEAL unitsDelivered=0 amountTotal=1 comuneCode=058091\n",
+			"REGION", "12 SAD MULTI 2024-02 Granted=1\n",
+		},
+		{
+			"deliveries go by benefit, else offer, units apart", tick + offerA +
+				"BenefitDecided pseudonym=p benefitId=b decision=RENEWED nomenclatureCode=SAD userArea=MULTI comuneCode=058091 at=2024-02-03T00:00:00Z\n" +
+				"ServiceDelivered pseudonym=p benefitId=b benefitSource=a source=g serviceId=o periodStart=2024-02-01 unit=VISIT unitsDelivered=2.5 amountTotal=10.01 comuneCode=058091\n" +
+				"ServiceDelivered pseudonym=p benefitId=x serviceId=o periodStart=2024-02-01 unit=MEAL unitsDelivered=3 amountTotal=1 comuneCode=058091\n" +
+				"ServiceDelivered pseudonym=p benefitId=x source=g serviceId=o periodStart=2024-02-01 unit=MEAL unitsDelivered=0 amountTotal=1 comuneCode=058091\n",
 			"COUNTRY", "IT NIDO FAMILY_MINORS 2024-02 Amount=100\nIT NIDO FAMILY_MINORS 2024-02 MEAL DeliveredUnits=3000\n" +
-				"IT SAD MULTI 2024-02 Amount=1001\nIT SAD MULTI 2024-02 VISIT DeliveredUnits=2500\nIT UNMAPPED UNKNOWN 2024-02 Amount=100\n"},
-		{"waiting: carried forward, to the horizon", tick +
-			"WaitingListChanged pseudonym=p requestId=r serviceId=o change=ENTER comuneCode=015146 changedAt=2024-01-31T22:59:59.999Z\n" +
-			"WaitingListChanged pseudonym=p requestId=r serviceId=o change=LEAVE leaveReason=MOVED comuneCode=015146 changedAt=2024-03-20T12:00:00.001Z\n",
-			"COMUNE", "015146 UNMAPPED UNKNOWN 2024-01 Waiting=1\n015146 UNMAPPED UNKNOWN 2024-02 Waiting=1\n015146 UNMAPPED UNKNOWN 2024-03 Waiting=1\n"},
-		{"waiting: a LEAVE at midnight of Rome belongs to the next month", tick +
-			"WaitingListChanged pseudonym=p requestId=r serviceId=o change=ENTER comuneCode=015146 changedAt=2024-01-31T00:00:00Z\n" +
-			"WaitingListChanged pseudonym=p requestId=r serviceId=o change=LEAVE leaveReason=MOVED comuneCode=015146 changedAt=2024-01-31T23:00:00Z\n",
-			"COMUNE", "015146 UNMAPPED UNKNOWN 2024-01 Waiting=1\n"},
-		{"waiting: the request gives the service where no offer does; ENTER and LEAVE at one instant leave", tick + requestA +
-			"WaitingListChanged pseudonym=p requestId=r serviceId=x change=ENTER comuneCode=015146 changedAt=2024-01-31T00:00:00Z\n" +
-			"WaitingListChanged pseudonym=p requestId=r serviceId=x id=0 change=LEAVE leaveReason=MOVED comuneCode=015146 changedAt=2024-02-10T00:00:00Z\n" +
-			"WaitingListChanged pseudonym=p requestId=r serviceId=y change=ENTER comuneCode=015146 changedAt=2024-01-30T00:00:00Z\n" +
-			"WaitingListChanged pseudonym=p requestId=r serviceId=y id=0 source=b requestSource=a change=LEAVE leaveReason=MOVED comuneCode=015146 changedAt=2024-01-30T00:00:00Z\n",
-			"COUNTRY", "IT SAD OLDER_PEOPLE 2024-01 Requests=1 Waiting=1\n"},
-		{"waiting: PLACED ends all of the request, other reasons their own; a LEAVE before its ENTER ends nothing", tick + offerA +
-			"WaitingListChanged pseudonym=p requestId=r serviceId=o change=ENTER comuneCode=015146 changedAt=2024-01-20T00:00:00Z\n" +
-			"WaitingListChanged pseudonym=p requestId=r serviceId=x change=ENTER comuneCode=015146 changedAt=2024-01-20T00:00:00Z\n" +
-			"WaitingListChanged pseudonym=p requestId=r serviceId=z change=LEAVE leaveReason=PLACED comuneCode=015146 changedAt=2024-02-20T00:00:00Z\n" +
-			"WaitingListChanged pseudonym=p requestId=r serviceId=z change=LEAVE leaveReason=EXPIRED comuneCode=015146 changedAt=2024-03-10T00:00:00Z\n" +
-			"WaitingListChanged pseudonym=p requestId=r serviceId=o change=ENTER comuneCode=058091 changedAt=2024-03-01T00:00:00Z\n",
-			"COMUNE", "015146 NIDO FAMILY_MINORS 2024-01 Waiting=1\n015146 UNMAPPED UNKNOWN 2024-01 Waiting=1\n058091 NIDO FAMILY_MINORS 2024-03 Waiting=1\n"},
-		{"capacity: last snapshot of PLACE and BED, while open and valid", tick + offerA +
-			"CapacityChanged serviceId=o unit=PLACE operational=10 occupied=4 effectiveFrom=2024-01-02T00:00:00Z\n" +
-			"CapacityChanged serviceId=o unit=BED operational=2 occupied=2 effectiveFrom=2024-02-02T00:00:00Z\n" +
-			"CapacityChanged serviceId=o unit=PLACE operational=12 occupied=5 effectiveFrom=2024-02-03T00:00:00Z\n" +
-			"CapacityChanged serviceId=o unit=FTE operational=7 occupied=7 effectiveFrom=2024-01-02T00:00:00Z\n" +
-			strings.NewReplacer("2024-01-01T", "2024-03-01T", "OPEN", "CLOSED").Replace(offerA),
-			"COMUNE", "015146 NIDO FAMILY_MINORS 2024-01 Capacity=10000 Occupied=4000\n015146 NIDO FAMILY_MINORS 2024-02 Capacity=14000 Occupied=7000\n"},
-		{"capacity: validTo is the first day no longer valid; a state by another code restates no past month", tick +
-			strings.Replace(offerA, " at=", " validTo=2024-02-29 at=", 1) +
-			"CapacityChanged serviceId=o unit=PLACE operational=1 occupied=0 effectiveFrom=2023-12-31T00:00:00Z\n" +
-			strings.NewReplacer("2024-01-01T", "2024-03-01T", "NIDO", "SAD", "015146", "058091").Replace(offerA),
-			"COMUNE", "015146 NIDO FAMILY_MINORS 2024-01 Capacity=1000\n058091 SAD FAMILY_MINORS 2024-03 Capacity=1000\n"},
-		{"capacity without an offer is unmapped; of another source it is not the offer's", tick + offerA +
-			"CapacityChanged source=b serviceId=o unit=PLACE operational=1 occupied=3 effectiveFrom=2024-03-01T00:00:00Z\n",
-			"REGION", "UNMAPPED UNMAPPED UNKNOWN 2024-03 Capacity=1000 Occupied=3000\n"},
-		{"a published comune takes its region from its parent",
+				"IT SAD MULTI 2024-02 Amount=1001\nIT SAD MULTI 2024-02 VISIT DeliveredUnits=2500\nIT UNMAPPED UNKNOWN 2024-02 Amount=100\n",
+		},
+		{
+			"waiting: carried forward, to the horizon", tick +
+				"WaitingListChanged pseudonym=p requestId=r serviceId=o change=ENTER comuneCode=015146 changedAt=2024-01-31T22:59:59.999Z\n" +
+				"WaitingListChanged pseudonym=p requestId=r serviceId=o change=LEAVE leaveReason=MOVED comuneCode=015146 changedAt=2024-03-20T12:00:00.001Z\n",
+			"COMUNE", "015146 UNMAPPED UNKNOWN 2024-01 Waiting=1\n015146 UNMAPPED UNKNOWN 2024-02 Waiting=1\n015146 UNMAPPED UNKNOWN 2024-03 Waiting=1\n",
+		},
+		{
+			"waiting: a LEAVE at midnight of Rome belongs to the next month", tick +
+				"WaitingListChanged pseudonym=p requestId=r serviceId=o change=ENTER comuneCode=015146 changedAt=2024-01-31T00:00:00Z\n" +
+				"WaitingListChanged pseudonym=p requestId=r serviceId=o change=LEAVE leaveReason=MOVED comuneCode=015146 changedAt=2024-01-31T23:00:00Z\n",
+			"COMUNE", "015146 UNMAPPED UNKNOWN 2024-01 Waiting=1\n",
+		},
+		{
+			"waiting: the request gives the service where no offer does; ENTER and LEAVE at one instant leave", tick + requestA +
+				"WaitingListChanged pseudonym=p requestId=r serviceId=x change=ENTER comuneCode=015146 changedAt=2024-01-31T00:00:00Z\n" +
+				"WaitingListChanged pseudonym=p requestId=r serviceId=x id=0 change=LEAVE leaveReason=MOVED comuneCode=015146 changedAt=2024-02-10T00:00:00Z\n" +
+				"WaitingListChanged pseudonym=p requestId=r serviceId=y change=ENTER comuneCode=015146 changedAt=2024-01-30T00:00:00Z\n" +
+				"WaitingListChanged pseudonym=p requestId=r serviceId=y id=0 source=b requestSource=a change=LEAVE leaveReason=MOVED comuneCode=015146 changedAt=2024-01-30T00:00:00Z\n",
+			"COUNTRY", "IT SAD OLDER_PEOPLE 2024-01 Requests=1 Waiting=1\n",
+		},
+		{
+			"waiting: PLACED ends all of the request, other reasons their own; a LEAVE before its ENTER ends nothing", tick + offerA +
+				"WaitingListChanged pseudonym=p requestId=r serviceId=o change=ENTER comuneCode=015146 changedAt=2024-01-20T00:00:00Z\n" +
+				"WaitingListChanged pseudonym=p requestId=r serviceId=x change=ENTER comuneCode=015146 changedAt=2024-01-20T00:00:00Z\n" +
+				"WaitingListChanged pseudonym=p requestId=r serviceId=z change=LEAVE leaveReason=PLACED comuneCode=015146 changedAt=2024-02-20T00:00:00Z\n" +
+				"WaitingListChanged pseudonym=p requestId=r serviceId=z change=LEAVE leaveReason=EXPIRED comuneCode=015146 changedAt=2024-03-10T00:00:00Z\n" +
+				"WaitingListChanged pseudonym=p requestId=r serviceId=o change=ENTER comuneCode=058091 changedAt=2024-03-01T00:00:00Z\n",
+			"COMUNE", "015146 NIDO FAMILY_MINORS 2024-01 Waiting=1\n015146 UNMAPPED UNKNOWN 2024-01 Waiting=1\n058091 NIDO FAMILY_MINORS 2024-03 Waiting=1\n",
+		},
+		{
+			"capacity: last snapshot of PLACE and BED, while open and valid", tick + offerA +
+				"CapacityChanged serviceId=o unit=PLACE operational=10 occupied=4 effectiveFrom=2024-01-02T00:00:00Z\n" +
+				"CapacityChanged serviceId=o unit=BED operational=2 occupied=2 effectiveFrom=2024-02-02T00:00:00Z\n" +
+				"CapacityChanged serviceId=o unit=PLACE operational=12 occupied=5 effectiveFrom=2024-02-03T00:00:00Z\n" +
+				"CapacityChanged serviceId=o unit=FTE operational=7 occupied=7 effectiveFrom=2024-01-02T00:00:00Z\n" +
+				strings.NewReplacer("2024-01-01T", "2024-03-01T", "OPEN", "CLOSED").Replace(offerA),
+			"COMUNE", "015146 NIDO FAMILY_MINORS 2024-01 Capacity=10000 Occupied=4000\n015146 NIDO FAMILY_MINORS 2024-02 Capacity=14000 Occupied=7000\n",
+		},
+		{
+			"capacity: validTo is the first day no longer valid; a state by another code restates no past month", tick +
+				strings.Replace(offerA, " at=", " validTo=2024-02-29 at=", 1) +
+				"CapacityChanged serviceId=o unit=PLACE operational=1 occupied=0 effectiveFrom=2023-12-31T00:00:00Z\n" +
+				strings.NewReplacer("2024-01-01T", "2024-03-01T", "NIDO", "SAD", "015146", "058091").Replace(offerA),
+			"COMUNE", "015146 NIDO FAMILY_MINORS 2024-01 Capacity=1000\n058091 SAD FAMILY_MINORS 2024-03 Capacity=1000\n",
+		},
+		{
+			"capacity without an offer is unmapped; of another source it is not the offer's", tick + offerA +
+				"CapacityChanged source=b serviceId=o unit=PLACE operational=1 occupied=3 effectiveFrom=2024-03-01T00:00:00Z\n",
+			"REGION", "UNMAPPED UNMAPPED UNKNOWN 2024-03 Capacity=1000 Occupied=3000\n",
+		},
+		{
+			"a published comune takes its region from its parent",
 			"TerritoryUpserted level=COMUNE territoryCode=015999 parentCode=016\nTerritoryUpserted level=COMUNE territoryCode=020999 parentCode=215\n" +
 				strings.ReplaceAll(requestA, "015146", "015999") + strings.ReplaceAll(requestA, "015146", "020999"),
-			"REGION", "03 SAD OLDER_PEOPLE 2024-01 Requests=1\nUNMAPPED SAD OLDER_PEOPLE 2024-01 Requests=1\n"},
-		{"population: newest date with a value, total before sexes, lowest source", requestA +
-			"PopulationReported territoryCode=015146 referenceDate=2023-01-01 sex=UNKNOWN ageTo=100 residents=7\n" +
-			"PopulationReported territoryCode=015146 referenceDate=2024-01-01 source=b sex=UNKNOWN ageTo=100 residents=9\n" +
-			"PopulationReported territoryCode=015146 referenceDate=2024-01-01 sex=M ageTo=100 residents=5\n" +
-			"PopulationReported territoryCode=015146 referenceDate=2024-01-01 sex=F ageTo=49 residents=2\n" +
-			"PopulationReported territoryCode=015146 referenceDate=2024-01-01 sex=F ageFrom=50 ageTo=100 residents=1\n" +
-			"PopulationReported territoryCode=015146 referenceDate=2024-01-02 sex=M ageTo=100 residents=50\n" +
-			"PopulationReported territoryCode=016024 referenceDate=2022-01-01 sex=UNKNOWN ageTo=100 residents=100\n" +
-			"PopulationReported territoryCode=000001 referenceDate=2022-01-01 sex=UNKNOWN ageTo=100 residents=1000\n" +
-			"PopulationReported territoryCode=03 referenceDate=2022-01-01 sex=UNKNOWN ageTo=100 residents=10000\n",
-			"REGION", "03 SAD OLDER_PEOPLE 2024-01 Requests=1 Population=108\n"},
-		{"population: a gap or an overlap between bands leaves a sex incomplete", requestA +
-			"PopulationReported territoryCode=015146 referenceDate=2023-01-01 sex=M ageTo=100 residents=7\n" +
-			"PopulationReported territoryCode=015146 referenceDate=2023-01-01 sex=F ageTo=49 residents=9\n" +
-			"PopulationReported territoryCode=015146 referenceDate=2023-01-01 sex=F ageFrom=51 ageTo=100 residents=9\n" +
-			"PopulationReported territoryCode=015146 referenceDate=2024-01-01 sex=F ageTo=100 residents=7\n" +
-			"PopulationReported territoryCode=015146 referenceDate=2024-01-01 sex=M ageTo=50 residents=9\n" +
-			"PopulationReported territoryCode=015146 referenceDate=2024-01-01 sex=M ageFrom=50 ageTo=100 residents=9\n",
-			"COMUNE", "015146 SAD OLDER_PEOPLE 2024-01 Requests=1\n"},
+			"REGION", "03 SAD OLDER_PEOPLE 2024-01 Requests=1\nUNMAPPED SAD OLDER_PEOPLE 2024-01 Requests=1\n",
+		},
+		{
+			"population: newest date with a value, total before sexes, lowest source", requestA +
+				"PopulationReported territoryCode=015146 referenceDate=2023-01-01 sex=UNKNOWN ageTo=100 residents=7\n" +
+				"PopulationReported territoryCode=015146 referenceDate=2024-01-01 source=b sex=UNKNOWN ageTo=100 residents=9\n" +
+				"PopulationReported territoryCode=015146 referenceDate=2024-01-01 sex=M ageTo=100 residents=5\n" +
+				"PopulationReported territoryCode=015146 referenceDate=2024-01-01 sex=F ageTo=49 residents=2\n" +
+				"PopulationReported territoryCode=015146 referenceDate=2024-01-01 sex=F ageFrom=50 ageTo=100 residents=1\n" +
+				"PopulationReported territoryCode=015146 referenceDate=2024-01-02 sex=M ageTo=100 residents=50\n" +
+				"PopulationReported territoryCode=016024 referenceDate=2022-01-01 sex=UNKNOWN ageTo=100 residents=100\n" +
+				"PopulationReported territoryCode=000001 referenceDate=2022-01-01 sex=UNKNOWN ageTo=100 residents=1000\n" +
+				"PopulationReported territoryCode=03 referenceDate=2022-01-01 sex=UNKNOWN ageTo=100 residents=10000\n",
+			"REGION", "03 SAD OLDER_PEOPLE 2024-01 Requests=1 Population=108\n",
+		},
+		{
+			"population: a gap or an overlap between bands leaves a sex incomplete", requestA +
+				"PopulationReported territoryCode=015146 referenceDate=2023-01-01 sex=M ageTo=100 residents=7\n" +
+				"PopulationReported territoryCode=015146 referenceDate=2023-01-01 sex=F ageTo=49 residents=9\n" +
+				"PopulationReported territoryCode=015146 referenceDate=2023-01-01 sex=F ageFrom=51 ageTo=100 residents=9\n" +
+				"PopulationReported territoryCode=015146 referenceDate=2024-01-01 sex=F ageTo=100 residents=7\n" +
+				"PopulationReported territoryCode=015146 referenceDate=2024-01-01 sex=M ageTo=50 residents=9\n" +
+				"PopulationReported territoryCode=015146 referenceDate=2024-01-01 sex=M ageFrom=50 ageTo=100 residents=9\n",
+			"COMUNE", "015146 SAD OLDER_PEOPLE 2024-01 Requests=1\n",
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			m := New(reference)

@@ -95,8 +95,10 @@ func (m *Model) newSupply() *supply {
 	if err != nil {
 		panic("BUG: embedded zone Europe/Rome: " + err.Error())
 	}
-	c := &supply{resolved: m.resolve(), rome: rome, now: m.horizon, cells: map[Key]*Measures{},
-		offers: map[recordID][]State{}, requests: map[recordID]State{}, benefits: map[recordID]State{}}
+	c := &supply{
+		resolved: m.resolve(), rome: rome, now: m.horizon, cells: map[Key]*Measures{},
+		offers: map[recordID][]State{}, requests: map[recordID]State{}, benefits: map[recordID]State{},
+	}
 	c.last = c.monthOf(c.now)
 	c.regions = c.territories()
 	for _, s := range c.current(event.ByName("ServiceOfferPublished")) {
@@ -239,7 +241,8 @@ func (c *supply) capacity() {
 				comune, sv, open := c.offerAt(offer, t)
 				if now != nil && open {
 					c.add(comune, sv, at, "", Measures{
-						Capacity: now.Row.Vals[event.CapacityChangedOperational].Int, Occupied: now.Row.Vals[event.CapacityChangedOccupied].Int})
+						Capacity: now.Row.Vals[event.CapacityChangedOperational].Int, Occupied: now.Row.Vals[event.CapacityChangedOccupied].Int,
+					})
 				}
 			}
 		}

@@ -72,8 +72,10 @@ func (c *common) finish(row *event.Row) {
 func deriveID(h *event.Hasher, row *event.Row) string {
 	content := h.Sum(row)
 	sum := sha256.New()
-	for _, s := range [][]byte{[]byte("welfarehub publish 1"), []byte(row.Type.Topic), row.Vals[event.Source].Bytes,
-		row.Vals[event.SourceRecordID].Bytes, strconv.AppendInt(nil, row.Vals[event.RecordVersion].Int, 10)} {
+	for _, s := range [][]byte{
+		[]byte("welfarehub publish 1"), []byte(row.Type.Topic), row.Vals[event.Source].Bytes,
+		row.Vals[event.SourceRecordID].Bytes, strconv.AppendInt(nil, row.Vals[event.RecordVersion].Int, 10),
+	} {
 		sum.Write(s)
 		sum.Write([]byte{0})
 	}
@@ -138,8 +140,10 @@ func notJSON(file string, line int) Problem {
 }
 
 func noEvent(file string, line int, given bool, where string) Problem {
-	p := Problem{File: file, Line: line, Code: CodeEvent, Text: "no event is named", Limit: "an event or topic of docs/events.md in the " + where,
-		Advice: "Name it there, or give one type for the whole file"}
+	p := Problem{
+		File: file, Line: line, Code: CodeEvent, Text: "no event is named", Limit: "an event or topic of docs/events.md in the " + where,
+		Advice: "Name it there, or give one type for the whole file",
+	}
 	if given {
 		p.Text = "the name is of no event"
 	}

@@ -57,10 +57,12 @@ func TestPublishedRecordsAreTheEvents(t *testing.T) {
 	territory, population := event.ByName("TerritoryUpserted"), event.ByName("PopulationReported")
 	_, cluster := fakeCluster(t, 4, territory.Topic, population.Topic)
 	want := map[string]string{} // JSON by eventId
-	report, err := Run(t.Context(), Options{Files: []string{"testdata/comuni_pop.csv"}, Mapping: "istat_population", Cluster: cluster, SchemaID: schemaIDs,
+	report, err := Run(t.Context(), Options{
+		Files: []string{"testdata/comuni_pop.csv"}, Mapping: "istat_population", Cluster: cluster, SchemaID: schemaIDs,
 		Check: tap(func(row *event.Row, _ func(Finding)) {
 			want[row.Str(event.EventID)] = string(row.AppendJSON(nil))
-		})})
+		}),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,17 +156,21 @@ func TestAKilledBrokerSaysWhatToDo(t *testing.T) {
 		lines.WriteString(strings.Replace(capacityLine, `"r1"`, fmt.Sprintf(`"r%d"`, i), 1) + "\n")
 	}
 	n := 0
-	report, err := Run(t.Context(), Options{Files: []string{write(t, "a.jsonl", lines.String())}, Cluster: cluster, SchemaID: schemaIDs,
+	report, err := Run(t.Context(), Options{
+		Files: []string{write(t, "a.jsonl", lines.String())}, Cluster: cluster, SchemaID: schemaIDs,
 		Check: tap(func(*event.Row, func(Finding)) {
 			if n++; n == 2000 { // by then a batch is full and acknowledged
 				fake.Close()
 			}
-		})})
+		}),
+	})
 	if !errors.Is(err, ErrNotAcknowledged) || report.Published < 1000 || report.Published > 2000 {
 		t.Fatalf("published %d: %v", report.Published, err)
 	}
-	for _, want := range []string{fmt.Sprintf("publish %d events to welfare.supply.capacity at 127.0.0.1:", 2100-report.Published), "is the broker running and reachable?",
-		fmt.Sprintf("%d events of this run were acknowledged", report.Published), "duplicates"} {
+	for _, want := range []string{
+		fmt.Sprintf("publish %d events to welfare.supply.capacity at 127.0.0.1:", 2100-report.Published), "is the broker running and reachable?",
+		fmt.Sprintf("%d events of this run were acknowledged", report.Published), "duplicates",
+	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not in: %v", want, err)
 		}

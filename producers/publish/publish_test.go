@@ -77,8 +77,10 @@ func TestISTATFileGivesTerritoriesAndPopulation(t *testing.T) {
 			bands += n
 		}
 	})
-	report, err := Run(t.Context(), Options{Files: []string{"testdata/comuni_pop.csv"}, Mapping: "istat_population", DryRun: true, Check: check,
-		OnProblem: func(p Problem) { t.Error(p) }})
+	report, err := Run(t.Context(), Options{
+		Files: []string{"testdata/comuni_pop.csv"}, Mapping: "istat_population", DryRun: true, Check: check,
+		OnProblem: func(p Problem) { t.Error(p) },
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +112,8 @@ func TestBadFilesGiveExactErrors(t *testing.T) {
 			continue
 		}
 		var got strings.Builder
-		report, err := Run(t.Context(), Options{Files: []string{path}, Type: types[name], Mapping: mappings[name], DryRun: true, Now: fixedNow,
+		report, err := Run(t.Context(), Options{
+			Files: []string{path}, Type: types[name], Mapping: mappings[name], DryRun: true, Now: fixedNow,
 			OnProblem: func(p Problem) {
 				if p.Text == "" {
 					t.Errorf("%s: no text", p)
@@ -119,7 +122,8 @@ func TestBadFilesGiveExactErrors(t *testing.T) {
 					p.Text = "…" // pkg/validate words it
 				}
 				fmt.Fprintln(&got, p)
-			}})
+			},
+		})
 		fmt.Fprintf(&got, "= %d records, %d bad, events %v, flags %v: %v\n", report.Records, report.Bad, report.Events, report.Flags, err)
 		golden(t, path+".txt", got.String())
 		if strings.Contains(got.String(), "SECRET") {

@@ -46,8 +46,13 @@ func (c Config) Validate() error {
 		rate float64
 		part bool // of the disturbances, which exclude one another
 	}{
-		{"duplicates", c.Duplicates, true}, {"corrections", c.Corrections, true}, {"revocations", c.Revocations, true},
-		{"invalid", c.Invalid, true}, {"erasures", c.Erasures, true}, {"late", c.Late, false}, {"unmapped", c.Unmapped, false},
+		{"duplicates", c.Duplicates, true},
+		{"corrections", c.Corrections, true},
+		{"revocations", c.Revocations, true},
+		{"invalid", c.Invalid, true},
+		{"erasures", c.Erasures, true},
+		{"late", c.Late, false},
+		{"unmapped", c.Unmapped, false},
 	} {
 		if math.IsNaN(r.rate) || r.rate < 0 || r.rate > 1 {
 			errs = append(errs, fmt.Errorf("rate of %s: got %v, limits 0 to 1", r.name, r.rate))

@@ -26,8 +26,10 @@ const studentsPerSchool = 240
 func newSchools() []schoolState {
 	out := make([]schoolState, 8)
 	for i := range out {
-		out[i] = schoolState{code: fmt.Appendf(nil, "MIMM8A%d00%c", i+1, 'A'+i), treated: i%2 == 0,
-			students: 1<<48 + uint64(i)*studentsPerSchool}
+		out[i] = schoolState{
+			code: fmt.Appendf(nil, "MIMM8A%d00%c", i+1, 'A'+i), treated: i%2 == 0,
+			students: 1<<48 + uint64(i)*studentsPerSchool,
+		}
 	}
 	return out
 }
@@ -97,11 +99,21 @@ var evaluation = [...]struct {
 	code, level, unit string
 	from, to          float64
 }{
-	{"AS01", "STUDENT", "share", 0, 1}, {"AS03", "STUDENT", "hours", 0, 200}, {"AS04", "SCHOOL", "share", 0, 1},
-	{"AS05", "STUDENT", "mark", 4, 10}, {"AS06", "STUDENT", "mark", 4, 10}, {"AS07", "STUDENT", "mark", 4, 10},
-	{"AS08", "STUDENT", "level", 1, 5}, {"AS09", "STUDENT", "level", 1, 5}, {"AS13", "SCHOOL", "share", 0, 1},
-	{"AS15", "STUDENT", "score", 1, 5}, {"AS16", "STUDENT", "score", 1, 5}, {"AS18", "CLASS", "score", 1, 5},
-	{"AS19", "CLASS", "share", 0, 1}, {"AS20", "SCHOOL", "EUR", 2, 40}, {"AS21", "SCHOOL", "days", 0, 60},
+	{"AS01", "STUDENT", "share", 0, 1},
+	{"AS03", "STUDENT", "hours", 0, 200},
+	{"AS04", "SCHOOL", "share", 0, 1},
+	{"AS05", "STUDENT", "mark", 4, 10},
+	{"AS06", "STUDENT", "mark", 4, 10},
+	{"AS07", "STUDENT", "mark", 4, 10},
+	{"AS08", "STUDENT", "level", 1, 5},
+	{"AS09", "STUDENT", "level", 1, 5},
+	{"AS13", "SCHOOL", "share", 0, 1},
+	{"AS15", "STUDENT", "score", 1, 5},
+	{"AS16", "STUDENT", "score", 1, 5},
+	{"AS18", "CLASS", "score", 1, 5},
+	{"AS19", "CLASS", "share", 0, 1},
+	{"AS20", "SCHOOL", "EUR", 2, 40},
+	{"AS21", "SCHOOL", "days", 0, 60},
 }
 
 func (s *Simulator) indicator() *event.Row {

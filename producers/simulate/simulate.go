@@ -192,8 +192,10 @@ func (s *Simulator) finish(r *event.Row, want Expected) Message {
 	if tp := r.Vals[event.Traceparent]; !tp.Null {
 		s.headers = append(s.headers, event.Header{Key: "traceparent", Value: tp.Bytes})
 	}
-	return Message{Topic: t.Topic, Key: r.Vals[t.Key].Bytes, Value: s.value, Headers: s.headers,
-		Timestamp: s.Now(), Row: r, Expect: want}
+	return Message{
+		Topic: t.Topic, Key: r.Vals[t.Key].Bytes, Value: s.value, Headers: s.headers,
+		Timestamp: s.Now(), Row: r, Expect: want,
+	}
 }
 
 var contentType, specVersion = []byte("application/avro"), []byte("1.0")

@@ -21,9 +21,11 @@ var update = flag.Bool("update", false, "rewrite golden files")
 
 // rough is a configuration in which every disturbance is frequent.
 func rough(seed uint64, count int) Config {
-	return Config{Seed: seed, Start: time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC), Count: count,
+	return Config{
+		Seed: seed, Start: time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC), Count: count,
 		Duplicates: 0.03, Corrections: 0.05, Revocations: 0.01, Late: 0.05, Invalid: 0.03, Erasures: 0.005, Unmapped: 0.02,
-		Territories: true, MaxValue: 2000, Truth: true}
+		Territories: true, MaxValue: 2000, Truth: true,
+	}
 }
 
 func digest(cfg Config) string {

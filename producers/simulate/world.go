@@ -95,12 +95,14 @@ func newWorld(rng *rand.Rand) world {
 	sum := 0
 	for _, of := range inPlay(codes.Default().Comuni()) {
 		belfiore := strings.ToLower(of.Cadastral)
-		c := comune{code: []byte(of.Code), org: []byte(of.Cadastral), name: of.Name, region: of.Region,
+		c := comune{
+			code: []byte(of.Code), org: []byte(of.Cadastral), name: of.Name, region: of.Region,
 			source:   []byte("urn:welfare:" + belfiore + ":sociale"),
 			provider: []byte("urn:welfare:" + belfiore + ":gestori"),
 			district: []byte("urn:welfare:ats" + of.Province + ":valutazione"),
 			ats:      []byte("ATS" + of.Province),
-			ages:     of.Population}
+			ages:     of.Population,
+		}
 		for _, n := range c.ages {
 			c.total += n
 		}
