@@ -33,7 +33,7 @@ test: engine build ## run the tests that need neither Java nor Docker
 .PHONY: test-kafka
 test-kafka: engine build ## run the integration tests on a real Apache Kafka
 	deploy/kafka-test/install.sh
-	WELFAREHUB_KAFKA=jars go test -count=1 ./consumers/... ./pkg/broker/... ./pkg/registry/... ./producers/... ./tests/...
+	WELFAREHUB_KAFKA=jars go test -count=1 ./consumers/... ./pkg/testkit/... ./pkg/registry/... ./producers/...
 
 .PHONY: test-containers
 test-containers: engine build ## run the integration tests, and faults, on containers

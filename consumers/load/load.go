@@ -157,8 +157,10 @@ func (l *Loader) startGeneration(gen *kafka.Generation) {
 	n := 0
 	for name, parts := range gen.Assignments {
 		t := l.topics[name]
+		gate := &sync.WaitGroup{}
+		gate.Add(len(parts))
 		for _, p := range parts {
-			w := &worker{l: l, topic: t, partition: p.ID, gen: gen, log: l.log.With(zap.String("topic", name), zap.Int("partition", p.ID))}
+			w := &worker{l: l, topic: t, partition: p.ID, gen: gen, gate: gate, log: l.log.With(zap.String("topic", name), zap.Int("partition", p.ID))}
 			gen.Start(w.run)
 			n++
 		}

@@ -310,6 +310,11 @@ func TestHealFillsAViewThatACrashLeftBehind(t *testing.T) {
 	if ids, rows := w.count("count() FROM store.ids"), w.count("count() FROM store.service_requested"); ids != 2 || rows != 2 {
 		t.Errorf("%d ids, %d rows", ids, rows)
 	}
+	w.publish(message(valid(typ, 1), 0), message(valid(typ, 2), 0)) // known, though the filter was made before the views were whole
+	w.await(typ.Topic, 4)
+	if got, want := w.books(typ.Topic), (Counts{4, 2, 2, 0}); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
 }
 
 func TestCommitIsFenced(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -16,6 +17,7 @@ type worker struct {
 	topic     *topic
 	partition int
 	gen       *kafka.Generation
+	gate      *sync.WaitGroup // counts the partitions of the topic that are not yet taken over
 	log       *zap.Logger
 }
 
@@ -58,9 +60,53 @@ func (w *worker) load(ctx, hard context.Context, r *reader) error {
 
 // takeOver finds where the partition stands (step 0): the ledger says it, the group's offset only whether
 // a block was begun there. That block is ended as it was claimed: told again where it is stored, done
-// again with the same bounds, so the same token, where it is not.
+// again with the same bounds, so the same token, where it is not. No partition of the topic decides a
+// block before the stored ones of all are whole, for their ids are looked up.
 func (w *worker) takeOver(ctx, hard context.Context, r *reader) (next int64, err error) {
-	var pending claim
+	whole := sync.OnceFunc(w.gate.Done)
+	defer whole()
+	next, pending, err := w.stand(ctx, r)
+	if err != nil {
+		return 0, err
+	}
+	p := w.position()
+	var stored map[int64]storedEnd
+	begun := pending.pending() && pending.to >= next && pending.from <= next
+	if begun {
+		if err := w.retry(ctx, "read back the claimed block", func() error {
+			stored, err = w.l.store.block(ctx, w.topic.Type, p, pending)
+			return err
+		}); err != nil {
+			return 0, err
+		}
+	}
+	if len(stored) > 0 {
+		if err := w.retry(ctx, "complete the block's views", func() error { return w.l.store.heal(ctx, w.topic.Type, p, pending) }); err != nil {
+			return 0, err
+		}
+	}
+	if err := w.retry(ctx, "learn the ids that are stored", func() error { return w.learn(ctx, pending, len(stored) > 0) }); err != nil {
+		return 0, err
+	}
+	whole()
+	if err := w.awaitOthers(ctx); err != nil || !begun {
+		return next, err
+	}
+	recs, err := w.fetchRange(ctx, r, pending)
+	if err != nil {
+		return 0, err
+	}
+	if len(stored) > 0 || pending.to == next {
+		return pending.to, w.finish(hard, pending, recs, stored)
+	}
+	if len(recs) == 0 { // retention took them meanwhile
+		return next, nil
+	}
+	return pending.to, w.work(hard, pending, recs)
+}
+
+// stand reads the partition's place in the ledger, or where its log begins, and its claim.
+func (w *worker) stand(ctx context.Context, r *reader) (next int64, pending claim, err error) {
 	p := w.position()
 	if err := w.retry(ctx, "take over", func() error {
 		if next, err = w.l.store.ledgerEnd(ctx, p); err != nil {
@@ -68,56 +114,38 @@ func (w *worker) takeOver(ctx, hard context.Context, r *reader) (next int64, err
 		}
 		pending, err = w.l.broker.committed(ctx, p)
 		return err
-	}); err != nil {
-		return 0, err
+	}); err != nil || next >= 0 {
+		return next, pending, err
 	}
-	if next < 0 {
-		if err := w.retry(ctx, "find the start of the log", func() error {
-			next, err = w.firstOffset(ctx, r)
-			return err
-		}); err != nil {
-			return 0, err
-		}
-		if pending.pending() && pending.from > next {
-			// Records before the claim were loaded and their ledger is gone: the store was emptied or is
-			// another one. Everything is read again.
-			pending = claim{}
-		}
-	}
-	if err := w.retry(ctx, "learn the ids that others stored", func() error { return w.learn(ctx) }); err != nil {
-		return 0, err
-	}
-	if !pending.pending() || pending.to < next || pending.from > next {
-		return next, nil
-	}
-	recs, err := w.fetchRange(ctx, r, pending)
-	if err != nil {
-		return 0, err
-	}
-	var stored map[int64]storedEnd
-	if err := w.retry(ctx, "read back the claimed block", func() error {
-		stored, err = w.l.store.block(ctx, w.topic.Type, p, pending)
+	err = w.retry(ctx, "find the start of the log", func() error {
+		next, err = w.firstOffset(ctx, r)
 		return err
-	}); err != nil {
-		return 0, err
-	}
-	if len(stored) == 0 && pending.to > next {
-		if len(recs) == 0 { // retention took them meanwhile
-			return next, nil
-		}
-		return pending.to, w.work(hard, pending, recs)
-	}
-	return pending.to, w.finish(hard, pending, recs, stored)
+	})
+	// A claim further on is of another life: records before it were loaded, and their ledger is gone. The
+	// store was emptied, or is another one, and everything is read again.
+	return next, pending, err
 }
 
-// finish ends a block that is stored already (steps 4 to 6 again).
+// awaitOthers waits until all partitions of the topic that this generation has here are whole.
+func (w *worker) awaitOthers(ctx context.Context) error {
+	done := make(chan struct{})
+	go func() {
+		w.gate.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// finish ends a block that is stored already (steps 5 and 6 again).
 func (w *worker) finish(ctx context.Context, c claim, recs []kafka.Message, stored map[int64]storedEnd) error {
 	p := w.position()
 	if len(stored) == 0 { // all erased since: it was told then
 		return w.settle(ctx, c)
-	}
-	if err := w.retry(ctx, "complete the block's views", func() error { return w.l.store.heal(ctx, w.topic.Type, p, c) }); err != nil {
-		return err
 	}
 	var b *block
 	if err := w.retry(ctx, "restore the block", func() (err error) {
@@ -131,8 +159,9 @@ func (w *worker) finish(ctx context.Context, c claim, recs []kafka.Message, stor
 	return w.tell(ctx, b)
 }
 
-// learn makes sure that the filter has the ids that other instances stored so far.
-func (w *worker) learn(ctx context.Context) error {
+// learn makes sure that the filter has the ids that other instances stored so far, and those of a block of
+// theirs whose views were completed just now.
+func (w *worker) learn(ctx context.Context, c claim, healed bool) error {
 	t := w.topic
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -144,7 +173,10 @@ func (w *worker) learn(ctx context.Context) error {
 		return err
 	}
 	t.rebuilt = true
-	return nil
+	if !healed {
+		return nil
+	}
+	return w.l.store.loadBlockIDs(ctx, t.Type, w.position(), c, &t.filter)
 }
 
 func (w *worker) firstOffset(ctx context.Context, r *reader) (int64, error) {

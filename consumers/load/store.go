@@ -269,6 +269,28 @@ func (s *store) loadIDs(ctx context.Context, t *event.Type, f *dedup.Filter, not
 	return nil
 }
 
+// loadBlockIDs adds the ids of a stored block to the filter.
+func (s *store) loadBlockIDs(ctx context.Context, t *event.Type, p position, c claim, f *dedup.Filter) error {
+	id := proto.ColFixedStr{Size: 16}
+	err := s.do(ctx, ch.Query{
+		Body: "SELECT _id_hash FROM store." + t.Table +
+			" WHERE _partition = {partition:UInt32} AND _offset >= {from:UInt64} AND _offset < {to:UInt64} AND _end = 'loaded'",
+		Parameters: ch.Parameters(map[string]any{"partition": p.partition, "from": c.from, "to": c.to}),
+		Result:     proto.Results{{Name: "_id_hash", Data: &id}},
+		OnResult: func(context.Context, proto.Block) error {
+			for i := range id.Rows() {
+				key := [16]byte(id.Row(i))
+				f.TestAndAdd(&key)
+			}
+			return nil
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("read the ids of block %s: %w", token(p, c), err)
+	}
+	return nil
+}
+
 // putLogEnds records the ends of the logs.
 func (s *store) putLogEnds(ctx context.Context, ends map[position]int64) error {
 	var (
