@@ -37,7 +37,7 @@ test-kafka: engine build ## run the integration tests on a real Apache Kafka
 
 .PHONY: test-containers
 test-containers: engine build ## run the integration tests, and faults, on containers
-	deploy/images/run.sh go test -count=1 -timeout 20m ./tests/containers/...
+	deploy/images/run.sh go test -count=1 -timeout 20m ./tests/containers/... ./consumers/load/...
 
 .PHONY: test-all
 test-all: test test-kafka test-containers ## run all of them
