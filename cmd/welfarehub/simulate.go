@@ -23,6 +23,7 @@ type simFlags struct {
 
 func (f *simFlags) add(fs *pflag.FlagSet) {
 	f.rates = simulate.DefaultRates()
+	f.rates.Erasures = 0.0001 // each new erasure is searched for in all that is stored
 	fs.Uint64Var(&f.seed, "seed", 1, "seed of the simulation: the same seed, start and shares give the same bytes")
 	share := func(p *float64, name, what string) {
 		fs.Float64Var(p, name, *p, "share of simulated messages, 0 to 1, that are "+what)

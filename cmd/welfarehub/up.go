@@ -59,7 +59,7 @@ func (f *upFlags) add(fs *pflag.FlagSet) {
 	fs.Float64Var(&f.rate, "rate", 500, "simulated events per second after the history; 0: none")
 	fs.IntVar(&f.history, "history", 100_000, "simulated events of the past year, published at once at the first start; 0: none")
 	fs.Int64Var(&f.retentionBytes, "retention-bytes", 64<<20, "size limit of each partition of the embedded broker, in bytes; older records are deleted, loaded rows stay; 0: the default")
-	fs.IntVar(&f.partitions, "partitions", 2, "partitions of the topics of family demand in the embedded broker; the others have 1")
+	fs.IntVar(&f.partitions, "partitions", 1, "partitions of the topics of family demand in the embedded broker; the others have 1")
 	fs.Int64Var(&f.engineMemory, "engine-memory", 640<<20, "memory limit of the embedded ClickHouse for queries and merges, in bytes; the process takes some 250 MiB more")
 	f.external.kafka.add(fs)
 	f.external.ch.add(fs)

@@ -13,7 +13,7 @@ func TestUpSurvivesKill(t *testing.T) {
 	data := t.TempDir()
 	truth := filepath.Join(t.TempDir(), "truth.json")
 	const events, kills = 40000, 10
-	small := []string{"--no-demo", "--block-records", "200", "--flush-age", "50ms"}
+	small := []string{"--no-demo", "--block-records", "200", "--flush-age", "50ms", "--partitions", "2"}
 	h := start(t, data, small...)
 	// The engine stands still while the events are published, so that the kills find them not loaded.
 	if err := syscall.Kill(h.engine(), syscall.SIGSTOP); err != nil {
