@@ -81,7 +81,7 @@ waited out. SIGTERM ends the blocks in work (--drain-timeout) and leaves the gro
 				return &exitError{exitUsage, err}
 			}
 			tr := cluster.Transport()
-			err = broker.EnsureTopicsWith(cmd.Context(), cluster.Client(tr), topics(topicSettings{partitions: 2, maxValueBytes: lf.maxValueBytes}, false))
+			err = broker.EnsureTopicsWith(cmd.Context(), cluster.Client(tr), topics(topicSettings{partitions: 1, maxValueBytes: lf.maxValueBytes}, false))
 			tr.CloseIdleConnections()
 			if err != nil {
 				return err

@@ -121,7 +121,7 @@ of supply_demand.`,
 					return fmt.Errorf("register schemas: %w", err)
 				}
 				cfg.SchemaIDs = topicIDs(ids)
-				if err := broker.EnsureTopicsWith(cmd.Context(), cluster.Client(cluster.Transport()), topics(topicSettings{partitions: 2, maxValueBytes: 1 << 20}, false)); err != nil {
+				if err := broker.EnsureTopicsWith(cmd.Context(), cluster.Client(cluster.Transport()), topics(topicSettings{partitions: 1, maxValueBytes: 1 << 20}, false)); err != nil {
 					return err
 				}
 				tr := cluster.Transport()
