@@ -10,7 +10,6 @@ import (
 
 	"github.com/welfarehub/welfarehub/consumers/aggregate"
 	"github.com/welfarehub/welfarehub/consumers/load"
-	"github.com/welfarehub/welfarehub/pkg/broker"
 	"github.com/welfarehub/welfarehub/pkg/clickhouse"
 	"github.com/welfarehub/welfarehub/pkg/registry"
 )
@@ -80,10 +79,7 @@ waited out. SIGTERM ends the blocks in work (--drain-timeout) and leaves the gro
 			if err != nil {
 				return &exitError{exitUsage, err}
 			}
-			tr := cluster.Transport()
-			err = broker.EnsureTopicsWith(cmd.Context(), cluster.Client(tr), topics(topicSettings{partitions: 1, maxValueBytes: lf.maxValueBytes}, false))
-			tr.CloseIdleConnections()
-			if err != nil {
+			if err := ensureTopics(cmd.Context(), cluster, topicSettings{partitions: 1, maxValueBytes: lf.maxValueBytes}, false); err != nil {
 				return err
 			}
 			ids, err := registry.RegisterAll(cmd.Context(), client)

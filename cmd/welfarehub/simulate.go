@@ -9,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/welfarehub/welfarehub/pkg/broker"
 	"github.com/welfarehub/welfarehub/pkg/model"
 	"github.com/welfarehub/welfarehub/pkg/registry"
 	"github.com/welfarehub/welfarehub/producers/simulate"
@@ -121,7 +120,7 @@ of supply_demand.`,
 					return fmt.Errorf("register schemas: %w", err)
 				}
 				cfg.SchemaIDs = topicIDs(ids)
-				if err := broker.EnsureTopicsWith(cmd.Context(), cluster.Client(cluster.Transport()), topics(topicSettings{partitions: 1, maxValueBytes: 1 << 20}, false)); err != nil {
+				if err := ensureTopics(cmd.Context(), cluster, topicSettings{partitions: 1, maxValueBytes: 1 << 20}, false); err != nil {
 					return err
 				}
 				tr := cluster.Transport()

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"context"
 	"strconv"
 	"time"
 
 	"github.com/welfarehub/welfarehub/pkg/broker"
 	"github.com/welfarehub/welfarehub/pkg/event"
+	wkafka "github.com/welfarehub/welfarehub/pkg/kafka"
 )
 
 // brokerMessageBytes is the largest message that the embedded broker takes: more than --max-value-bytes,
@@ -36,4 +38,11 @@ func topics(s topicSettings, embedded bool) []broker.TopicSpec {
 		out = append(out, spec, broker.DeadLetterTopic(t.Topic, 1, deadLetterBytes(s.maxValueBytes), deadLetterRetention))
 	}
 	return append(out, broker.TopicSpec{Name: event.TopicOutcome, Partitions: 1})
+}
+
+// ensureTopics makes the topics of the hub that a cluster lacks.
+func ensureTopics(ctx context.Context, c wkafka.Cluster, s topicSettings, embedded bool) error {
+	tr := c.Transport()
+	defer tr.CloseIdleConnections()
+	return broker.EnsureTopicsWith(ctx, c.Client(tr), topics(s, embedded))
 }

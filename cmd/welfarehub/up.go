@@ -299,9 +299,7 @@ func (h *hub) startBroker(ctx context.Context) error {
 }
 
 func (h *hub) ensureTopics(ctx context.Context, embedded bool) error {
-	tr := h.cluster.Transport()
-	defer tr.CloseIdleConnections()
-	return broker.EnsureTopicsWith(ctx, h.cluster.Client(tr), topics(topicSettings{h.f.partitions, h.f.load.maxValueBytes}, embedded))
+	return ensureTopics(ctx, h.cluster, topicSettings{h.f.partitions, h.f.load.maxValueBytes}, embedded)
 }
 
 func (h *hub) startRegistry(ctx context.Context) error {
