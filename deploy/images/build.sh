@@ -2,7 +2,8 @@
 # build.sh [kafka] [clickhouse] [hub]: makes sure that there are images to test with, all three by default.
 # Kafka and ClickHouse: the vendors' images if they are there or can be pulled, else images of our own, made from
 # packages: Kafka's jars (deploy/kafka-test/install.sh) and the engine library (deploy/engine/install.sh).
-# hub: the Dockerfile if its base images can be had, else the same binary in a file system of its own.
+# hub: the Dockerfile if its base images can be had, else what its lines say (how to build, as whom to run, what to run) done
+# without it, in a file system of its own.
 # The names go to .cache/images.env, as KAFKA_IMAGE=... lines. Ours are made again when what
 # they are made from has changed, or with REBUILD=1; NO_PULL=1 does not try to pull.
 set -euo pipefail
@@ -52,8 +53,9 @@ base() {
     *) mkdir -p "$r/lib/$(uname -m)-linux-gnu" && cp -L "$lib" "$r/lib/$(uname -m)-linux-gnu/" ;;
     esac
   done
-  # The name service is loaded at run time, so ldd does not show it.
-  for lib in libnss_files.so.2 libnss_dns.so.2 libresolv.so.2; do
+  # What is loaded at run time ldd does not show: the name service, and what the native libraries in jars need (without
+  # libpthread Kafka answers each record for a topic with zstd, as dead letters have it, by an error of its own).
+  for lib in libnss_files.so.2 libnss_dns.so.2 libresolv.so.2 libpthread.so.0 libdl.so.2 librt.so.1; do
     cp -L "/lib/$(uname -m)-linux-gnu/$lib" "$r/lib/$(uname -m)-linux-gnu/" 2>/dev/null || true
   done
 }
@@ -127,11 +129,21 @@ hub() {
   if [ "$all" = yes ]; then
     docker build -q -t "$image" "$root" >/dev/null
   else
-    echo "images: go build and docker import of $image"
+    echo "images: the Dockerfile's go build, and docker import of $image"
+    local build changes
+    # The Dockerfile has these words once; here they are taken from it, so that what is tested is what it says.
+    build=$(sed -n 's|^RUN \(CGO_ENABLED=0 go build .*\)|\1|p' "$root/Dockerfile")
+    mapfile -t changes < <(grep -E '^(USER|WORKDIR|ENTRYPOINT) ' "$root/Dockerfile")
+    if [ -z "$build" ] || [ "${#changes[@]}" -lt 3 ]; then
+      echo "images: Dockerfile has no RUN line with go build, or lacks USER, WORKDIR or ENTRYPOINT; adapt $0" >&2
+      return 1
+    fi
     base "$r"
     rm -rf "$r/lib" "$r/lib64" "$r/bin/bash" # the binary and busybox are static
-    (cd "$root" && CGO_ENABLED=0 go build -trimpath -tags noengine,timetzdata -o "$r/bin/welfarehub" ./cmd/welfarehub)
-    import "$r" "$image" 'USER 65532:65532' 'ENTRYPOINT ["/bin/welfarehub"]' 'WORKDIR /tmp'
+    (cd "$root" && VERSION=test bash -c "${build//\/out\//${r#"$root"/}/bin/}")
+    mkdir -p "$r/etc/ssl/certs"
+    cp /etc/ssl/certs/ca-certificates.crt "$r/etc/ssl/certs/" 2>/dev/null || true # no test needs them
+    import "$r" "$image" "${changes[@]}"
   fi
   echo "HUB_IMAGE=$image" >>"$names"
   echo "images: hub is $image"
