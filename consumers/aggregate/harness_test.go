@@ -18,6 +18,7 @@ import (
 	"github.com/welfarehub/welfarehub/pkg/engine"
 	"github.com/welfarehub/welfarehub/pkg/event"
 	"github.com/welfarehub/welfarehub/pkg/model"
+	"github.com/welfarehub/welfarehub/pkg/testkit"
 )
 
 // shared is the engine of this package's tests, started by the first that needs it.
@@ -41,7 +42,7 @@ func TestMain(m *testing.M) {
 	if shared.dir != "" {
 		_ = os.RemoveAll(shared.dir)
 	}
-	os.Exit(code)
+	os.Exit(testkit.CheckLeaks(code))
 }
 
 // hub is an engine with the current schema, and the reference model of what it should show.

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/segmentio/kafka-go"
+	"go.uber.org/goleak"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
@@ -37,7 +38,7 @@ func TestMain(m *testing.M) {
 		b.Close()
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	goleak.VerifyTestMain(m)
 }
 
 // process is a broker in a process of its own.
@@ -408,7 +409,9 @@ func TestEnsureTopicsIsIdempotent(t *testing.T) {
 		t.Errorf("more partitions than there are: %v", err)
 	}
 	send := func(topic string, size int) error {
-		w := &kafka.Writer{Addr: kafka.TCP(b.Addr()), Topic: topic, BatchBytes: 16 << 20, BatchTimeout: time.Millisecond, MaxAttempts: 1, RequiredAcks: kafka.RequireAll, Transport: &kafka.Transport{}}
+		transport := &kafka.Transport{}
+		defer transport.CloseIdleConnections()
+		w := &kafka.Writer{Addr: kafka.TCP(b.Addr()), Topic: topic, BatchBytes: 16 << 20, BatchTimeout: time.Millisecond, MaxAttempts: 1, RequiredAcks: kafka.RequireAll, Transport: transport}
 		defer w.Close()
 		err := w.WriteMessages(t.Context(), kafka.Message{Value: make([]byte, size)})
 		var each kafka.WriteErrors
@@ -481,7 +484,9 @@ func TestFailedWriteIsAFault(t *testing.T) {
 	if err := os.WriteFile(path, nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	w := &kafka.Writer{Addr: kafka.TCP(b.Addr()), Topic: "t", MaxAttempts: 1, BatchTimeout: time.Millisecond, RequiredAcks: kafka.RequireAll, Transport: &kafka.Transport{}}
+	transport := &kafka.Transport{}
+	defer transport.CloseIdleConnections()
+	w := &kafka.Writer{Addr: kafka.TCP(b.Addr()), Topic: "t", MaxAttempts: 1, BatchTimeout: time.Millisecond, RequiredAcks: kafka.RequireAll, Transport: transport}
 	defer w.Close()
 	if err := w.WriteMessages(t.Context(), kafka.Message{Value: []byte("x")}); err == nil {
 		t.Error("a record that could not be written was acknowledged")

@@ -10,6 +10,7 @@ import (
 
 	"github.com/welfarehub/welfarehub/pkg/clickhouse"
 	"github.com/welfarehub/welfarehub/pkg/engine"
+	"github.com/welfarehub/welfarehub/pkg/testkit"
 )
 
 // shared is the engine of this package's tests, started by the first that needs it.
@@ -33,7 +34,7 @@ func TestMain(m *testing.M) {
 	if shared.dir != "" {
 		_ = os.RemoveAll(shared.dir)
 	}
-	os.Exit(code)
+	os.Exit(testkit.CheckLeaks(code))
 }
 
 // startEngine returns the engine. WELFAREHUB_E2E=0 skips the test, =1 requires an engine, unset runs it

@@ -16,6 +16,7 @@ import (
 
 	"github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+	"go.uber.org/goleak"
 )
 
 // TestMain makes this binary usable as an engine child, and as a parent that a test can kill.
@@ -24,7 +25,7 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv("ENGINE_TEST_PARENT"); dir != "" {
 		parentProcess(dir)
 	}
-	os.Exit(m.Run())
+	goleak.VerifyTestMain(m)
 }
 
 // parentProcess starts an engine, prints its pid and address, and waits to be killed.

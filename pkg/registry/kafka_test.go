@@ -168,7 +168,9 @@ func TestServerWaitsForTheBroker(t *testing.T) {
 
 func TestUnfitTopicIsRefused(t *testing.T) {
 	b := startBroker(t)
-	client := b.cluster().Client(b.cluster().Transport())
+	transport := b.cluster().Transport()
+	defer transport.CloseIdleConnections()
+	client := b.cluster().Client(transport)
 	for name, c := range map[string]struct {
 		topic kafka.TopicConfig
 		want  string

@@ -25,6 +25,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"github.com/welfarehub/welfarehub/pkg/engine"
 )
 
@@ -45,7 +47,7 @@ var shared struct {
 // names makes the names of Name unique.
 var names atomic.Int64
 
-// Main runs the tests of a package, and ends what they shared. Call it from TestMain.
+// Main runs the tests of a package, ends what they shared, and fails where goroutines are left. Call it from TestMain.
 func Main(m *testing.M) {
 	engine.RunIfChild()
 	runBrokerIfChild()
@@ -57,7 +59,20 @@ func Main(m *testing.M) {
 			s.close()
 		}
 	}
-	os.Exit(code)
+	os.Exit(CheckLeaks(code))
+}
+
+// CheckLeaks takes the exit code of tests that have stopped all that they started, and returns it, or 1 where they
+// passed and goroutines are left. Main does it; it is for packages that have servers of their own.
+func CheckLeaks(code int) int {
+	if code != 0 {
+		return code // a test that failed may not have stopped what it started
+	}
+	if err := goleak.Find(); err != nil {
+		fmt.Fprintf(os.Stderr, "goroutines are left after the tests: %v\n", err)
+		return 1
+	}
+	return 0
 }
 
 // Kafka returns the bootstrap servers of the Kafka that all tests of this binary share. Use names of your own in it.

@@ -16,7 +16,9 @@ func TestMain(m *testing.M) { Main(m) }
 
 func write(t *testing.T, addr, topic string, n int) {
 	t.Helper()
-	w := &kafka.Writer{Addr: kafka.TCP(addr), Topic: topic, BatchTimeout: 5 * time.Millisecond, RequiredAcks: kafka.RequireAll, Transport: &kafka.Transport{MetadataTTL: 200 * time.Millisecond}}
+	transport := &kafka.Transport{MetadataTTL: 200 * time.Millisecond}
+	defer transport.CloseIdleConnections()
+	w := &kafka.Writer{Addr: kafka.TCP(addr), Topic: topic, BatchTimeout: 5 * time.Millisecond, RequiredAcks: kafka.RequireAll, Transport: transport}
 	defer w.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()

@@ -11,11 +11,12 @@ import (
 
 	"github.com/welfarehub/welfarehub/pkg/clickhouse"
 	"github.com/welfarehub/welfarehub/pkg/engine"
+	"github.com/welfarehub/welfarehub/pkg/testkit"
 )
 
 func TestMain(m *testing.M) {
 	engine.RunIfChild()
-	m.Run()
+	os.Exit(testkit.CheckLeaks(m.Run()))
 }
 
 // TestWaitReadsTheLedgerInClickHouse books a block with each end and waits for it. WELFAREHUB_E2E=0
