@@ -20,9 +20,9 @@ import (
 )
 
 const (
-	session = 3 * time.Second         // of the loader in its group
-	outage  = session + 2*time.Second // longer than the session, so that the group has given the loader up
-	recover = 2 * time.Minute         // what the hub may need after it
+	session  = 3 * time.Second         // of the loader in its group
+	outage   = session + 2*time.Second // longer than the session, so that the group has given the loader up
+	recovery = 2 * time.Minute         // what the hub may need after it
 )
 
 // pipeline is a Kafka and a ClickHouse in containers, and a registry and a loader, the built binary, between them.
@@ -103,7 +103,7 @@ func newPipeline(t *testing.T) *pipeline {
 // publish sends the next n messages of the simulation.
 func (p *pipeline) publish(t *testing.T, n int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), recover)
+	ctx, cancel := context.WithTimeout(t.Context(), recovery)
 	defer cancel()
 	for range n {
 		m, _ := p.sim.Next() // it has no end
@@ -134,7 +134,7 @@ func (p *pipeline) loadHalf(t *testing.T) {
 	const messages = 1000
 	before := p.sent
 	p.publish(t, messages)
-	eventually(t, "the loader stores", recover, func(ctx context.Context) (bool, string) {
+	eventually(t, "the loader stores", recovery, func(ctx context.Context) (bool, string) {
 		p.alive(t)
 		n, err := p.read(ctx)
 		if n == p.sent {
@@ -148,13 +148,13 @@ func (p *pipeline) loadHalf(t *testing.T) {
 func (p *pipeline) awaitAll(t *testing.T) {
 	t.Helper()
 	begin := time.Now()
-	eventually(t, "every record is stored", recover, func(ctx context.Context) (bool, string) {
+	eventually(t, "every record is stored", recovery, func(ctx context.Context) (bool, string) {
 		p.alive(t)
 		n, err := p.read(ctx)
 		return err == nil && n >= p.sent, fmt.Sprintf("%d of %d; %v", n, p.sent, err)
 	})
 	stored := time.Since(begin)
-	eventually(t, "every record is in the aggregates", recover, func(ctx context.Context) (bool, string) {
+	eventually(t, "every record is in the aggregates", recovery, func(ctx context.Context) (bool, string) {
 		p.alive(t)
 		n, err := number(ctx, p.db, "SELECT count() FROM welfare.freshness WHERE aggregated_to < ledgered_to OR settled_to < ledgered_to")
 		return err == nil && n == 0, fmt.Sprintf("%d partitions are behind; %v", n, err)
