@@ -66,6 +66,7 @@ type Aggregator struct {
 	sources  map[uint8]string // by event number: SELECT that makes facts of stored rows
 	sweepAll bool             // removals of an earlier life may be unfinished
 	pending  bool             // removals are due
+	erasing  bool             // there are erasures
 	sweptAt  time.Time
 	apart    chan struct{} // Run removes beside the cycles: it is told here that removals are due
 }

@@ -23,132 +23,197 @@ import (
 //
 // Rows are removed after the cells are right, not before, because a group is found by its rows.
 
-// limits gives, of the erasures in question, the instant up to which events of a family are erased.
-// Every accepted SubjectErased counts, in all its versions: what was deleted cannot be brought back.
-func limits(family event.Family, where string) string {
-	return fmt.Sprintf(`SELECT pseudonym, max(requested_at) AS up_to, argMax((toString(source), event_id), (requested_at, event_id)) AS by
-		FROM store.subject_erased WHERE _end = 'loaded' AND scope IN ('ALL', '%s') AND %s GROUP BY pseudonym`, family, where)
-}
-
-// hit is a row that an erasure concerns.
+// hit is a row that an erasure concerns: all of it, or its household_pseudonym.
 type hit struct {
+	no        uint8
+	household bool
 	partition uint32
 	offset    uint64
-	source    string
+	occurred  int64
+	who       string // pseudonym, 32 bytes
+	source    string // of the erasure
 	eventID   string
 }
 
-// erase is step (d): new erasures against all rows, and new rows against all erasures.
+// erase is step (d): new erasures against all rows, and new rows against all erasures. It returns the
+// number of rows found. What the loader knew to be erased is not among them: it has no row.
 func (a *Aggregator) erase(ctx context.Context, batch *batch, work *work) (int, error) {
-	var any uint8
-	if err := a.opts.DB.QueryRow(ctx, "SELECT count() > 0 FROM (SELECT 1 FROM store.subject_erased WHERE _end = 'loaded' LIMIT 1)").Scan(&any); err != nil {
-		return 0, fmt.Errorf("read erasures: %w", err)
+	if !a.erasing {
+		var any uint8
+		if err := a.opts.DB.QueryRow(ctx, "SELECT count() > 0 FROM (SELECT 1 FROM store.subject_erased WHERE _end = 'loaded' LIMIT 1)").Scan(&any); err != nil {
+			return 0, fmt.Errorf("read erasures: %w", err)
+		}
+		if any == 0 {
+			return 0, nil
+		}
+		a.erasing = true
 	}
-	if any == 0 {
-		return 0, nil
+	if batch.ranges(erasure, "_partition", "_offset") != "" {
+		a.pending = true // certificates, also of those that meet no row
 	}
+	hits, err := a.candidates(ctx, batch)
+	if err != nil || len(hits) == 0 {
+		return 0, err
+	}
+	if hits, err = a.condemned(ctx, hits); err != nil || len(hits) == 0 {
+		return 0, err
+	}
+	a.pending = true
+	if err := a.bookHits(ctx, hits); err != nil {
+		return 0, err
+	}
+	rows, positions := 0, map[uint8][]string{}
+	for _, h := range hits {
+		if h.household {
+			continue
+		}
+		rows++
+		if a.sources[h.no] != "" {
+			positions[h.no] = append(positions[h.no], fmt.Sprintf("(%d, %d)", h.partition, h.offset))
+		}
+	}
+	for _, no := range sorted(positions) {
+		for chunk := range slices.Chunk(positions[no], 5000) {
+			marks, err := a.readMarks(ctx, fmt.Sprintf("SELECT %s FROM (%s) WHERE (partition, offset) IN (%s)", markColumns, a.sources[no], strings.Join(chunk, ", ")))
+			if err != nil {
+				return 0, err
+			}
+			if err := a.bury(ctx, marks, work); err != nil {
+				return 0, err
+			}
+		}
+	}
+	return rows, nil
+}
+
+// candidates finds the rows of whom a new erasure names, by the tables' index of subjects, and the new
+// rows of whom any erasure names. When they occurred is not looked at.
+func (a *Aggregator) candidates(ctx context.Context, batch *batch) ([]hit, error) {
 	erasures := batch.ranges(erasure, "_partition", "_offset")
-	found := 0
+	var selects []string
 	for _, t := range event.Types {
 		if t.Subject < 0 || t.Family == event.FamilyControl {
 			continue
 		}
 		ranges := batch.ranges(uint8(t.No), "_partition", "_offset")
-		if erasures == "" && ranges == "" {
-			continue
-		}
-		n, err := a.eraseFrom(ctx, t, t.Fields[t.Subject].Column, "store.erased", erasures, ranges, work)
-		if err != nil {
-			return found, err
-		}
-		found += n
+		columns := []string{t.Fields[t.Subject].Column}
 		if t.Field("householdPseudonym") >= 0 {
-			m, err := a.eraseFrom(ctx, t, "household_pseudonym", "store.erased_households", erasures, ranges, nil)
-			if err != nil {
-				return found, err
+			columns = append(columns, "household_pseudonym")
+		}
+		for i, column := range columns {
+			rows := fmt.Sprintf("SELECT toUInt8(%d) AS no, toUInt8(%d) AS household, _partition, _offset, toUnixTimestamp64Milli(occurred_at) AS occurred, assumeNotNull(%s) AS who FROM store.%s WHERE _end = 'loaded' AND _gone = 0 AND ",
+				t.No, i, column, t.Table)
+			if erasures != "" {
+				selects = append(selects, rows+fmt.Sprintf("%s IN (SELECT pseudonym FROM store.subject_erased WHERE _end = 'loaded' AND %s)", column, erasures))
 			}
-			n += m
+			if ranges != "" {
+				selects = append(selects, rows+fmt.Sprintf("%s AND %s IN (SELECT pseudonym FROM store.erasures WHERE family = '%s')", ranges, column, t.Family))
+			}
 		}
-		if n > 0 {
-			a.pending = true
-		}
 	}
-	if erasures != "" {
-		a.pending = true // certificates, also of those that met no row
+	if len(selects) == 0 {
+		return nil, nil
 	}
-	return found, nil
-}
-
-func (a *Aggregator) eraseFrom(ctx context.Context, t *event.Type, column, book, erasures, ranges string, work *work) (int, error) {
-	// Of each row: is it of a subject whom a new erasure names, or is it new and its subject erased?
-	var concerned []string
-	if erasures != "" {
-		concerned = append(concerned, fmt.Sprintf("(%s IN (SELECT pseudonym FROM store.subject_erased WHERE _end = 'loaded' AND %s))", column, erasures))
-	}
-	if ranges != "" {
-		concerned = append(concerned, ranges)
-	}
-	rowsOf := fmt.Sprintf("store.%s WHERE _end = 'loaded' AND _gone = 0 AND %s IS NOT NULL AND (%s)", t.Table, column, strings.Join(concerned, " OR "))
-	query := fmt.Sprintf(`SELECT DISTINCT t._partition, t._offset, l.by.1, toString(l.by.2)
-		FROM (SELECT _partition, _offset, occurred_at, assumeNotNull(%s) AS who FROM %s) AS t
-		INNER JOIN (%s) AS l ON l.pseudonym = t.who
-		WHERE t.occurred_at <= l.up_to`, column, rowsOf,
-		limits(t.Family, fmt.Sprintf("pseudonym IN (SELECT assumeNotNull(%s) FROM %s)", column, rowsOf)))
-	rows, err := a.query(ctx, query)
+	rows, err := a.query(ctx, "SELECT DISTINCT no, household, _partition, _offset, occurred, who FROM ("+strings.Join(selects, "\nUNION ALL\n")+")")
 	if err != nil {
-		return 0, fmt.Errorf("search %s for erased subjects: %w", t.Topic, err)
+		return nil, fmt.Errorf("search rows of erased subjects: %w", err)
 	}
 	defer rows.Close()
-	var hits []hit
+	var out []hit
 	for rows.Next() {
 		var h hit
-		if err := rows.Scan(&h.partition, &h.offset, &h.source, &h.eventID); err != nil {
-			return 0, fmt.Errorf("search %s for erased subjects: %w", t.Topic, err)
+		var household uint8
+		if err := rows.Scan(&h.no, &household, &h.partition, &h.offset, &h.occurred, &h.who); err != nil {
+			return nil, fmt.Errorf("search rows of erased subjects: %w", err)
 		}
-		hits = append(hits, h)
+		h.household = household == 1
+		out = append(out, h)
 	}
 	if err := rows.Err(); err != nil {
-		return 0, fmt.Errorf("search %s for erased subjects: %w", t.Topic, err)
+		return nil, fmt.Errorf("search rows of erased subjects: %w", err)
 	}
-	if len(hits) == 0 {
-		return 0, nil
+	return out, nil
+}
+
+// condemned keeps the hits that occurred up to the instant that an erasure of their family names, and
+// says by which. Every accepted SubjectErased counts, in all its versions: what was deleted cannot be
+// brought back. It reuses hits.
+func (a *Aggregator) condemned(ctx context.Context, hits []hit) ([]hit, error) {
+	type subject struct{ family, who string }
+	type limit struct {
+		upTo            int64
+		source, eventID string
 	}
-	out, err := a.opts.DB.PrepareBatch(ctx, "INSERT INTO "+book+" (topic, partition, offset, source, event_id, erased_at)")
-	if err != nil {
-		return 0, fmt.Errorf("insert into %s: %w", book, err)
-	}
-	now := time.Now().UTC()
+	limits := map[subject]limit{}
+	asked := map[string]bool{}
+	var names []string
 	for _, h := range hits {
-		if err := out.Append(t.Topic, h.partition, h.offset, h.source, h.eventID, now); err != nil {
-			return 0, fmt.Errorf("insert into %s: %w", book, err)
+		if !asked[h.who] {
+			asked[h.who] = true
+			names = append(names, fmt.Sprintf("unhex('%x')", h.who))
 		}
 	}
-	if err := out.Send(); err != nil {
-		return 0, fmt.Errorf("insert %d positions of %s into %s: %w", len(hits), t.Topic, book, err)
-	}
-	source := a.sources[uint8(t.No)]
-	if work == nil || source == "" {
-		return len(hits), nil
-	}
-	for len(hits) > 0 {
-		n := min(len(hits), 5000)
-		positions := make([]string, n)
-		for i, h := range hits[:n] {
-			positions[i] = fmt.Sprintf("(%d, %d)", h.partition, h.offset)
-		}
-		marks, err := a.readMarks(ctx, fmt.Sprintf("SELECT %s FROM (%s) WHERE (partition, offset) IN (%s)", markColumns, source, strings.Join(positions, ", ")))
+	for chunk := range slices.Chunk(names, 10_000) {
+		rows, err := a.query(ctx, fmt.Sprintf(`SELECT pseudonym, arrayJoin(if(scope = 'ALL', ['DEMAND', 'POVERTY', 'SCHOOL'], [toString(scope)])) AS family,
+			toUnixTimestamp64Milli(max(requested_at)), argMax(toString(source), (requested_at, event_id)), argMax(toString(event_id), (requested_at, event_id))
+			FROM store.subject_erased WHERE _end = 'loaded' AND pseudonym IN (%s) GROUP BY pseudonym, family`, strings.Join(chunk, ", ")))
 		if err != nil {
-			return 0, err
+			return nil, fmt.Errorf("read erasures: %w", err)
 		}
-		if err := a.bury(ctx, marks, work); err != nil {
-			return 0, err
+		for rows.Next() {
+			var s subject
+			var l limit
+			if err := rows.Scan(&s.who, &s.family, &l.upTo, &l.source, &l.eventID); err != nil {
+				_ = rows.Close()
+				return nil, fmt.Errorf("read erasures: %w", err)
+			}
+			limits[s] = l
 		}
-		hits = hits[n:]
-		if len(hits) == 0 {
-			return len(marks), nil
+		err = rows.Err()
+		_ = rows.Close()
+		if err != nil {
+			return nil, fmt.Errorf("read erasures: %w", err)
 		}
 	}
-	return 0, nil
+	out := hits[:0]
+	for _, h := range hits {
+		l, ok := limits[subject{string(typeOf(h.no).Family), h.who}]
+		if ok && h.occurred <= l.upTo {
+			h.source, h.eventID = l.source, l.eventID
+			out = append(out, h)
+		}
+	}
+	return out, nil
+}
+
+// bookHits writes the positions of hits. It can be done twice.
+func (a *Aggregator) bookHits(ctx context.Context, hits []hit) error {
+	now := time.Now().UTC()
+	for _, book := range []struct {
+		table     string
+		household bool
+	}{{"store.erased", false}, {"store.erased_households", true}} {
+		out, err := a.opts.DB.PrepareBatch(ctx, "INSERT INTO "+book.table+" (topic, partition, offset, source, event_id, erased_at)")
+		if err != nil {
+			return fmt.Errorf("insert into %s: %w", book.table, err)
+		}
+		for _, h := range hits {
+			if h.household != book.household {
+				continue
+			}
+			if err := out.Append(typeOf(h.no).Topic, h.partition, h.offset, h.source, h.eventID, now); err != nil {
+				return fmt.Errorf("insert into %s: %w", book.table, err)
+			}
+		}
+		if out.Rows() == 0 {
+			_ = out.Abort()
+			continue
+		}
+		if err := out.Send(); err != nil {
+			return fmt.Errorf("insert %d positions into %s: %w", out.Rows(), book.table, err)
+		}
+	}
+	return nil
 }
 
 // sweep is step (g). It removes the rows of the positions in store.erased whose erasure is counted,

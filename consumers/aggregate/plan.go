@@ -82,7 +82,7 @@ func (a *Aggregator) plan(ctx context.Context, books *books) (*batch, error) {
 	for p, at := range books.positions {
 		topic := quote(typeOf(p.no).Topic)
 		known = append(known, fmt.Sprintf("(%s, %d)", topic, p.partition))
-		ahead = append(ahead, fmt.Sprintf("(topic = %s AND partition = %d AND to_offset > %d)", topic, p.partition, at))
+		ahead = append(ahead, fmt.Sprintf("(topic = %s AND partition = %d AND from_offset >= %d)", topic, p.partition, at))
 	}
 	where := "1"
 	if len(known) > 0 {
@@ -90,7 +90,7 @@ func (a *Aggregator) plan(ctx context.Context, books *books) (*batch, error) {
 		slices.Sort(ahead)
 		where = fmt.Sprintf("(topic, partition) NOT IN (%s) OR %s", strings.Join(known, ", "), strings.Join(ahead, " OR "))
 	}
-	rows, err := a.query(ctx, `SELECT type, partition, from_offset, to_offset, read, loaded - gone, toUnixTimestamp64Milli(max_occurred_at),
+	rows, err := a.query(ctx, `SELECT type, partition, from_offset, to_offset, read, toInt64(loaded), toUnixTimestamp64Milli(max_occurred_at),
 		toUnixTimestamp64Milli(loaded_at)
 		FROM store.ledger WHERE `+where+` ORDER BY topic, partition, from_offset LIMIT 5000 BY topic, partition`)
 	if err != nil {

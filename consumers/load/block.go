@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -30,7 +31,13 @@ type topic struct {
 	// take the same id for new.
 	mu      sync.Mutex
 	filter  dedup.Filter
-	rebuilt bool // the filter has all ids that were stored before this instance began
+	rebuilt bool          // the filter has all ids that were stored before this instance began
+	known   map[int]int64 // by partition: up to where the filter has the ids that others stored
+	tailed  time.Time     // when they were read
+	shared  atomic.Bool   // other instances have partitions of the topic
+
+	household int // index of householdPseudonym; -1 where the event has none
+
 	cols    *columns
 	row     *event.Row
 	check   *validate.Validator
@@ -41,8 +48,8 @@ type topic struct {
 
 func newTopic(t *event.Type, l *Loader) *topic {
 	return &topic{
-		Type: t, l: l, decoders: decoders{src: l.opt.Schemas},
-		cols: newColumns(t), row: event.NewRow(t), check: validate.New(),
+		Type: t, l: l, decoders: decoders{src: l.opt.Schemas}, known: map[int]int64{},
+		household: t.Field("householdPseudonym"), cols: newColumns(t), row: event.NewRow(t), check: validate.New(),
 	}
 }
 
@@ -103,6 +110,14 @@ func (t *topic) decide(ctx context.Context, p position, c claim, recs []kafka.Me
 			return nil, err
 		}
 		t.rebuilt = true
+	}
+	if err := t.tail(ctx); err != nil {
+		return nil, err
+	}
+	if t.Subject >= 0 && t.Family != event.FamilyControl {
+		if err := t.l.erasures.refresh(ctx, t.l.store, t.l.opt.refresh); err != nil {
+			return nil, err
+		}
 	}
 	b := &block{p: p, c: c, at: time.Now().UTC().Truncate(time.Millisecond), recs: recs, ends: make([]ended, len(recs))}
 	t.cols.reset()
@@ -191,11 +206,12 @@ func identifier(s string, limit int) string {
 	return s
 }
 
-// accept adds the row of the event in t.row.
+// accept adds the row of the event in t.row. Where its subject is erased it is loaded, its id and content
+// hash stay known, and it still moves the horizon; the rest is not stored.
 func (t *topic) accept(b *block, d *deferred) {
 	e := &b.ends[d.at]
 	t.cols.appendRow(&meta{
-		offset: b.recs[d.at].Offset, end: Loaded, schemaID: e.schemaID, flags: e.flags, idHash: d.id, contentHash: d.content,
+		offset: b.recs[d.at].Offset, end: Loaded, gone: t.erase(), schemaID: e.schemaID, flags: e.flags, idHash: d.id, contentHash: d.content,
 	}, t.row.Vals)
 }
 

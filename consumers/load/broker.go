@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -43,6 +45,24 @@ func (b *broker) join(topics []string, session time.Duration) (*kafka.ConsumerGr
 		JoinGroupBackoff: time.Second, StartOffset: kafka.FirstOffset, WatchPartitionChanges: true,
 		PartitionWatchInterval: 5 * time.Second,
 	})
+}
+
+// partitions counts the partitions of the topics that are assigned here.
+func (b *broker) partitions(ctx context.Context, assigned map[string][]kafka.PartitionAssignment) (map[string]int, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	res, err := b.client.Metadata(ctx, &kafka.MetadataRequest{Topics: slices.Collect(maps.Keys(assigned))})
+	if err != nil {
+		return nil, fmt.Errorf("read partitions of %d topics: %w", len(assigned), err)
+	}
+	out := make(map[string]int, len(res.Topics))
+	for _, t := range res.Topics {
+		if t.Error != nil {
+			return nil, fmt.Errorf("read partitions of %s: %w", t.Name, t.Error)
+		}
+		out[t.Name] = len(t.Partitions)
+	}
+	return out, nil
 }
 
 // claim is the block that a committed offset announces: [from, to), pending while to > from.

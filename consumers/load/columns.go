@@ -85,6 +85,7 @@ func (c *columns) rows() int { return len(c.offset) }
 type meta struct {
 	offset      int64
 	end         End
+	gone        bool // of the event only occurredAt is stored
 	schemaID    int
 	flags       uint16
 	idHash      [16]byte
@@ -96,7 +97,11 @@ type meta struct {
 func (c *columns) appendRow(m *meta, vals []event.Value) {
 	c.offset.Append(uint64(m.offset))
 	c.end.Append(int8(m.end))
-	c.gone.Append(0)
+	if m.gone {
+		c.gone.Append(1)
+	} else {
+		c.gone.Append(0)
+	}
 	c.schemaID.Append(uint32(m.schemaID))
 	c.flags.Append(m.flags)
 	c.idHash.Append(m.idHash[:])
@@ -104,7 +109,7 @@ func (c *columns) appendRow(m *meta, vals []event.Value) {
 	c.hashVersion.Append(event.HashVersion)
 	c.detail.AppendBytes(m.detail)
 	for i, col := range c.fields {
-		if vals == nil {
+		if vals == nil || m.gone && i != event.OccurredAt {
 			col.put(&nothing)
 			continue
 		}

@@ -52,6 +52,8 @@ type Options struct {
 	SessionTimeout  time.Duration // of the consumer group; 10 s
 	DrainTimeout    time.Duration // a block in work when the loader must stop has this long to end; 10 s
 	Logger          *zap.Logger
+
+	refresh time.Duration // what other instances did is read again when it is older than this; 1 s
 }
 
 func (o *Options) setDefaults() {
@@ -75,6 +77,7 @@ func (o *Options) setDefaults() {
 	defd(&o.FlushAge, 500*time.Millisecond)
 	defd(&o.SessionTimeout, 10*time.Second)
 	defd(&o.DrainTimeout, 10*time.Second)
+	defd(&o.refresh, time.Second)
 	if o.Logger == nil {
 		o.Logger = zap.NewNop()
 	}
@@ -89,6 +92,8 @@ type Loader struct {
 	store  *store
 	topics map[string]*topic
 	stats  Stats
+
+	erasures erasures
 }
 
 // New prepares a loader; it does no I/O that could fail for an outage.
@@ -149,14 +154,19 @@ func (l *Loader) runGroup(ctx context.Context, wait *backoff) error {
 			return fmt.Errorf("wait for an assignment of group %s: %w", l.opt.Group, err)
 		}
 		wait.reset()
-		l.startGeneration(gen)
+		l.startGeneration(ctx, gen)
 	}
 }
 
-func (l *Loader) startGeneration(gen *kafka.Generation) {
+func (l *Loader) startGeneration(ctx context.Context, gen *kafka.Generation) {
 	n := 0
+	all, err := l.broker.partitions(ctx, gen.Assignments)
+	if err != nil {
+		l.log.Warn("partitions of the topics not read: other loaders may have some of them", zap.Error(err))
+	}
 	for name, parts := range gen.Assignments {
 		t := l.topics[name]
+		t.shared.Store(err != nil || all[name] != len(parts))
 		gate := &sync.WaitGroup{}
 		gate.Add(len(parts))
 		for _, p := range parts {

@@ -169,10 +169,17 @@ func (w *worker) learn(ctx context.Context, c claim, healed bool) error {
 	if !t.rebuilt {
 		notOwner = 0
 	}
+	grown, err := w.l.store.grown(ctx, t.Type, t.known) // first: what comes after is tailed
+	if err != nil {
+		return err
+	}
 	if err := w.l.store.loadIDs(ctx, t.Type, &t.filter, notOwner); err != nil {
 		return err
 	}
 	t.rebuilt = true
+	for partition, g := range grown {
+		t.known[partition] = g.to
+	}
 	if !healed {
 		return nil
 	}

@@ -23,7 +23,7 @@ var SystemColumns = []Column{
 	{"_from", "UInt64", "", "First offset of the block that the record was loaded with."},
 	{"_to", "UInt64", "", "End of that block, exclusive."},
 	{"_end", "Enum8('loaded' = 1, 'duplicate' = 2, 'rejected' = 3)", "", "End of the record. Only loaded rows have the columns of the event."},
-	{"_gone", "UInt8", "", "1: the subject was erased when the record came; the columns of the event are empty."},
+	{"_gone", "UInt8", "", "1: the subject was erased when the record came; of the columns of the event only occurred_at is kept."},
 	{"_schema_id", "UInt32", "", "Schema id of the frame; 0 where it could not be read."},
 	{"_flag_bits", "UInt16", "", "Warnings of the event alone, bit i is flag i of welfarehub's list; see welfare.<table>._flags."},
 	{"_id_hash", "FixedString(16)", "NONE", "Hash of (topic, source, eventId); zero where rejected."},

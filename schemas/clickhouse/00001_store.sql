@@ -17,7 +17,7 @@ CREATE TABLE IF NOT EXISTS store.service_offer_published (
     `_from` UInt64 COMMENT 'First offset of the block that the record was loaded with.',
     `_to` UInt64 COMMENT 'End of that block, exclusive.',
     `_end` Enum8('loaded' = 1, 'duplicate' = 2, 'rejected' = 3) COMMENT 'End of the record. Only loaded rows have the columns of the event.',
-    `_gone` UInt8 COMMENT '1: the subject was erased when the record came; the columns of the event are empty.',
+    `_gone` UInt8 COMMENT '1: the subject was erased when the record came; of the columns of the event only occurred_at is kept.',
     `_schema_id` UInt32 COMMENT 'Schema id of the frame; 0 where it could not be read.',
     `_flag_bits` UInt16 COMMENT 'Warnings of the event alone, bit i is flag i of welfarehub\'s list; see welfare.<table>._flags.',
     `_id_hash` FixedString(16) COMMENT 'Hash of (topic, source, eventId); zero where rejected.' CODEC(NONE),
@@ -65,7 +65,7 @@ CREATE TABLE IF NOT EXISTS store.capacity_changed (
     `_from` UInt64 COMMENT 'First offset of the block that the record was loaded with.',
     `_to` UInt64 COMMENT 'End of that block, exclusive.',
     `_end` Enum8('loaded' = 1, 'duplicate' = 2, 'rejected' = 3) COMMENT 'End of the record. Only loaded rows have the columns of the event.',
-    `_gone` UInt8 COMMENT '1: the subject was erased when the record came; the columns of the event are empty.',
+    `_gone` UInt8 COMMENT '1: the subject was erased when the record came; of the columns of the event only occurred_at is kept.',
     `_schema_id` UInt32 COMMENT 'Schema id of the frame; 0 where it could not be read.',
     `_flag_bits` UInt16 COMMENT 'Warnings of the event alone, bit i is flag i of welfarehub\'s list; see welfare.<table>._flags.',
     `_id_hash` FixedString(16) COMMENT 'Hash of (topic, source, eventId); zero where rejected.' CODEC(NONE),
@@ -107,7 +107,7 @@ CREATE TABLE IF NOT EXISTS store.service_requested (
     `_from` UInt64 COMMENT 'First offset of the block that the record was loaded with.',
     `_to` UInt64 COMMENT 'End of that block, exclusive.',
     `_end` Enum8('loaded' = 1, 'duplicate' = 2, 'rejected' = 3) COMMENT 'End of the record. Only loaded rows have the columns of the event.',
-    `_gone` UInt8 COMMENT '1: the subject was erased when the record came; the columns of the event are empty.',
+    `_gone` UInt8 COMMENT '1: the subject was erased when the record came; of the columns of the event only occurred_at is kept.',
     `_schema_id` UInt32 COMMENT 'Schema id of the frame; 0 where it could not be read.',
     `_flag_bits` UInt16 COMMENT 'Warnings of the event alone, bit i is flag i of welfarehub\'s list; see welfare.<table>._flags.',
     `_id_hash` FixedString(16) COMMENT 'Hash of (topic, source, eventId); zero where rejected.' CODEC(NONE),
@@ -157,7 +157,7 @@ CREATE TABLE IF NOT EXISTS store.need_assessed (
     `_from` UInt64 COMMENT 'First offset of the block that the record was loaded with.',
     `_to` UInt64 COMMENT 'End of that block, exclusive.',
     `_end` Enum8('loaded' = 1, 'duplicate' = 2, 'rejected' = 3) COMMENT 'End of the record. Only loaded rows have the columns of the event.',
-    `_gone` UInt8 COMMENT '1: the subject was erased when the record came; the columns of the event are empty.',
+    `_gone` UInt8 COMMENT '1: the subject was erased when the record came; of the columns of the event only occurred_at is kept.',
     `_schema_id` UInt32 COMMENT 'Schema id of the frame; 0 where it could not be read.',
     `_flag_bits` UInt16 COMMENT 'Warnings of the event alone, bit i is flag i of welfarehub\'s list; see welfare.<table>._flags.',
     `_id_hash` FixedString(16) COMMENT 'Hash of (topic, source, eventId); zero where rejected.' CODEC(NONE),
@@ -207,7 +207,7 @@ CREATE TABLE IF NOT EXISTS store.waiting_list_changed (
     `_from` UInt64 COMMENT 'First offset of the block that the record was loaded with.',
     `_to` UInt64 COMMENT 'End of that block, exclusive.',
     `_end` Enum8('loaded' = 1, 'duplicate' = 2, 'rejected' = 3) COMMENT 'End of the record. Only loaded rows have the columns of the event.',
-    `_gone` UInt8 COMMENT '1: the subject was erased when the record came; the columns of the event are empty.',
+    `_gone` UInt8 COMMENT '1: the subject was erased when the record came; of the columns of the event only occurred_at is kept.',
     `_schema_id` UInt32 COMMENT 'Schema id of the frame; 0 where it could not be read.',
     `_flag_bits` UInt16 COMMENT 'Warnings of the event alone, bit i is flag i of welfarehub\'s list; see welfare.<table>._flags.',
     `_id_hash` FixedString(16) COMMENT 'Hash of (topic, source, eventId); zero where rejected.' CODEC(NONE),
@@ -255,7 +255,7 @@ CREATE TABLE IF NOT EXISTS store.benefit_decided (
     `_from` UInt64 COMMENT 'First offset of the block that the record was loaded with.',
     `_to` UInt64 COMMENT 'End of that block, exclusive.',
     `_end` Enum8('loaded' = 1, 'duplicate' = 2, 'rejected' = 3) COMMENT 'End of the record. Only loaded rows have the columns of the event.',
-    `_gone` UInt8 COMMENT '1: the subject was erased when the record came; the columns of the event are empty.',
+    `_gone` UInt8 COMMENT '1: the subject was erased when the record came; of the columns of the event only occurred_at is kept.',
     `_schema_id` UInt32 COMMENT 'Schema id of the frame; 0 where it could not be read.',
     `_flag_bits` UInt16 COMMENT 'Warnings of the event alone, bit i is flag i of welfarehub\'s list; see welfare.<table>._flags.',
     `_id_hash` FixedString(16) COMMENT 'Hash of (topic, source, eventId); zero where rejected.' CODEC(NONE),
@@ -316,7 +316,7 @@ CREATE TABLE IF NOT EXISTS store.service_delivered (
     `_from` UInt64 COMMENT 'First offset of the block that the record was loaded with.',
     `_to` UInt64 COMMENT 'End of that block, exclusive.',
     `_end` Enum8('loaded' = 1, 'duplicate' = 2, 'rejected' = 3) COMMENT 'End of the record. Only loaded rows have the columns of the event.',
-    `_gone` UInt8 COMMENT '1: the subject was erased when the record came; the columns of the event are empty.',
+    `_gone` UInt8 COMMENT '1: the subject was erased when the record came; of the columns of the event only occurred_at is kept.',
     `_schema_id` UInt32 COMMENT 'Schema id of the frame; 0 where it could not be read.',
     `_flag_bits` UInt16 COMMENT 'Warnings of the event alone, bit i is flag i of welfarehub\'s list; see welfare.<table>._flags.',
     `_id_hash` FixedString(16) COMMENT 'Hash of (topic, source, eventId); zero where rejected.' CODEC(NONE),
@@ -369,7 +369,7 @@ CREATE TABLE IF NOT EXISTS store.territory_upserted (
     `_from` UInt64 COMMENT 'First offset of the block that the record was loaded with.',
     `_to` UInt64 COMMENT 'End of that block, exclusive.',
     `_end` Enum8('loaded' = 1, 'duplicate' = 2, 'rejected' = 3) COMMENT 'End of the record. Only loaded rows have the columns of the event.',
-    `_gone` UInt8 COMMENT '1: the subject was erased when the record came; the columns of the event are empty.',
+    `_gone` UInt8 COMMENT '1: the subject was erased when the record came; of the columns of the event only occurred_at is kept.',
     `_schema_id` UInt32 COMMENT 'Schema id of the frame; 0 where it could not be read.',
     `_flag_bits` UInt16 COMMENT 'Warnings of the event alone, bit i is flag i of welfarehub\'s list; see welfare.<table>._flags.',
     `_id_hash` FixedString(16) COMMENT 'Hash of (topic, source, eventId); zero where rejected.' CODEC(NONE),
@@ -410,7 +410,7 @@ CREATE TABLE IF NOT EXISTS store.population_reported (
     `_from` UInt64 COMMENT 'First offset of the block that the record was loaded with.',
     `_to` UInt64 COMMENT 'End of that block, exclusive.',
     `_end` Enum8('loaded' = 1, 'duplicate' = 2, 'rejected' = 3) COMMENT 'End of the record. Only loaded rows have the columns of the event.',
-    `_gone` UInt8 COMMENT '1: the subject was erased when the record came; the columns of the event are empty.',
+    `_gone` UInt8 COMMENT '1: the subject was erased when the record came; of the columns of the event only occurred_at is kept.',
     `_schema_id` UInt32 COMMENT 'Schema id of the frame; 0 where it could not be read.',
     `_flag_bits` UInt16 COMMENT 'Warnings of the event alone, bit i is flag i of welfarehub\'s list; see welfare.<table>._flags.',
     `_id_hash` FixedString(16) COMMENT 'Hash of (topic, source, eventId); zero where rejected.' CODEC(NONE),
@@ -448,7 +448,7 @@ CREATE TABLE IF NOT EXISTS store.deprivation_observed (
     `_from` UInt64 COMMENT 'First offset of the block that the record was loaded with.',
     `_to` UInt64 COMMENT 'End of that block, exclusive.',
     `_end` Enum8('loaded' = 1, 'duplicate' = 2, 'rejected' = 3) COMMENT 'End of the record. Only loaded rows have the columns of the event.',
-    `_gone` UInt8 COMMENT '1: the subject was erased when the record came; the columns of the event are empty.',
+    `_gone` UInt8 COMMENT '1: the subject was erased when the record came; of the columns of the event only occurred_at is kept.',
     `_schema_id` UInt32 COMMENT 'Schema id of the frame; 0 where it could not be read.',
     `_flag_bits` UInt16 COMMENT 'Warnings of the event alone, bit i is flag i of welfarehub\'s list; see welfare.<table>._flags.',
     `_id_hash` FixedString(16) COMMENT 'Hash of (topic, source, eventId); zero where rejected.' CODEC(NONE),
@@ -499,7 +499,7 @@ CREATE TABLE IF NOT EXISTS store.activity_session_held (
     `_from` UInt64 COMMENT 'First offset of the block that the record was loaded with.',
     `_to` UInt64 COMMENT 'End of that block, exclusive.',
     `_end` Enum8('loaded' = 1, 'duplicate' = 2, 'rejected' = 3) COMMENT 'End of the record. Only loaded rows have the columns of the event.',
-    `_gone` UInt8 COMMENT '1: the subject was erased when the record came; the columns of the event are empty.',
+    `_gone` UInt8 COMMENT '1: the subject was erased when the record came; of the columns of the event only occurred_at is kept.',
     `_schema_id` UInt32 COMMENT 'Schema id of the frame; 0 where it could not be read.',
     `_flag_bits` UInt16 COMMENT 'Warnings of the event alone, bit i is flag i of welfarehub\'s list; see welfare.<table>._flags.',
     `_id_hash` FixedString(16) COMMENT 'Hash of (topic, source, eventId); zero where rejected.' CODEC(NONE),
@@ -540,7 +540,7 @@ CREATE TABLE IF NOT EXISTS store.attendance_recorded (
     `_from` UInt64 COMMENT 'First offset of the block that the record was loaded with.',
     `_to` UInt64 COMMENT 'End of that block, exclusive.',
     `_end` Enum8('loaded' = 1, 'duplicate' = 2, 'rejected' = 3) COMMENT 'End of the record. Only loaded rows have the columns of the event.',
-    `_gone` UInt8 COMMENT '1: the subject was erased when the record came; the columns of the event are empty.',
+    `_gone` UInt8 COMMENT '1: the subject was erased when the record came; of the columns of the event only occurred_at is kept.',
     `_schema_id` UInt32 COMMENT 'Schema id of the frame; 0 where it could not be read.',
     `_flag_bits` UInt16 COMMENT 'Warnings of the event alone, bit i is flag i of welfarehub\'s list; see welfare.<table>._flags.',
     `_id_hash` FixedString(16) COMMENT 'Hash of (topic, source, eventId); zero where rejected.' CODEC(NONE),
@@ -579,7 +579,7 @@ CREATE TABLE IF NOT EXISTS store.indicator_observed (
     `_from` UInt64 COMMENT 'First offset of the block that the record was loaded with.',
     `_to` UInt64 COMMENT 'End of that block, exclusive.',
     `_end` Enum8('loaded' = 1, 'duplicate' = 2, 'rejected' = 3) COMMENT 'End of the record. Only loaded rows have the columns of the event.',
-    `_gone` UInt8 COMMENT '1: the subject was erased when the record came; the columns of the event are empty.',
+    `_gone` UInt8 COMMENT '1: the subject was erased when the record came; of the columns of the event only occurred_at is kept.',
     `_schema_id` UInt32 COMMENT 'Schema id of the frame; 0 where it could not be read.',
     `_flag_bits` UInt16 COMMENT 'Warnings of the event alone, bit i is flag i of welfarehub\'s list; see welfare.<table>._flags.',
     `_id_hash` FixedString(16) COMMENT 'Hash of (topic, source, eventId); zero where rejected.' CODEC(NONE),
@@ -626,7 +626,7 @@ CREATE TABLE IF NOT EXISTS store.feedback_recorded (
     `_from` UInt64 COMMENT 'First offset of the block that the record was loaded with.',
     `_to` UInt64 COMMENT 'End of that block, exclusive.',
     `_end` Enum8('loaded' = 1, 'duplicate' = 2, 'rejected' = 3) COMMENT 'End of the record. Only loaded rows have the columns of the event.',
-    `_gone` UInt8 COMMENT '1: the subject was erased when the record came; the columns of the event are empty.',
+    `_gone` UInt8 COMMENT '1: the subject was erased when the record came; of the columns of the event only occurred_at is kept.',
     `_schema_id` UInt32 COMMENT 'Schema id of the frame; 0 where it could not be read.',
     `_flag_bits` UInt16 COMMENT 'Warnings of the event alone, bit i is flag i of welfarehub\'s list; see welfare.<table>._flags.',
     `_id_hash` FixedString(16) COMMENT 'Hash of (topic, source, eventId); zero where rejected.' CODEC(NONE),
@@ -671,7 +671,7 @@ CREATE TABLE IF NOT EXISTS store.record_revoked (
     `_from` UInt64 COMMENT 'First offset of the block that the record was loaded with.',
     `_to` UInt64 COMMENT 'End of that block, exclusive.',
     `_end` Enum8('loaded' = 1, 'duplicate' = 2, 'rejected' = 3) COMMENT 'End of the record. Only loaded rows have the columns of the event.',
-    `_gone` UInt8 COMMENT '1: the subject was erased when the record came; the columns of the event are empty.',
+    `_gone` UInt8 COMMENT '1: the subject was erased when the record came; of the columns of the event only occurred_at is kept.',
     `_schema_id` UInt32 COMMENT 'Schema id of the frame; 0 where it could not be read.',
     `_flag_bits` UInt16 COMMENT 'Warnings of the event alone, bit i is flag i of welfarehub\'s list; see welfare.<table>._flags.',
     `_id_hash` FixedString(16) COMMENT 'Hash of (topic, source, eventId); zero where rejected.' CODEC(NONE),
@@ -708,7 +708,7 @@ CREATE TABLE IF NOT EXISTS store.subject_erased (
     `_from` UInt64 COMMENT 'First offset of the block that the record was loaded with.',
     `_to` UInt64 COMMENT 'End of that block, exclusive.',
     `_end` Enum8('loaded' = 1, 'duplicate' = 2, 'rejected' = 3) COMMENT 'End of the record. Only loaded rows have the columns of the event.',
-    `_gone` UInt8 COMMENT '1: the subject was erased when the record came; the columns of the event are empty.',
+    `_gone` UInt8 COMMENT '1: the subject was erased when the record came; of the columns of the event only occurred_at is kept.',
     `_schema_id` UInt32 COMMENT 'Schema id of the frame; 0 where it could not be read.',
     `_flag_bits` UInt16 COMMENT 'Warnings of the event alone, bit i is flag i of welfarehub\'s list; see welfare.<table>._flags.',
     `_id_hash` FixedString(16) COMMENT 'Hash of (topic, source, eventId); zero where rejected.' CODEC(NONE),
@@ -901,7 +901,7 @@ CREATE MATERIALIZED VIEW IF NOT EXISTS store.service_offer_published_to_ledger T
 SELECT toUInt8(1) AS type, 'welfare.supply.offer' AS topic, _partition AS partition, _from AS from_offset, _to AS to_offset,
     count() AS read, countIf(_end = 'loaded') AS loaded, countIf(_end = 'duplicate') AS duplicate,
     countIf(_end = 'rejected') AS rejected, countIf(_gone = 1) AS gone,
-    maxIf(occurred_at, _end = 'loaded' AND _gone = 0) AS max_occurred_at, any(_owner) AS owner, max(_loaded_at) AS loaded_at
+    maxIf(occurred_at, _end = 'loaded') AS max_occurred_at, any(_owner) AS owner, max(_loaded_at) AS loaded_at
 FROM store.service_offer_published GROUP BY _partition, _from, _to;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS store.capacity_changed_to_ids TO store.ids AS
@@ -913,7 +913,7 @@ CREATE MATERIALIZED VIEW IF NOT EXISTS store.capacity_changed_to_ledger TO store
 SELECT toUInt8(2) AS type, 'welfare.supply.capacity' AS topic, _partition AS partition, _from AS from_offset, _to AS to_offset,
     count() AS read, countIf(_end = 'loaded') AS loaded, countIf(_end = 'duplicate') AS duplicate,
     countIf(_end = 'rejected') AS rejected, countIf(_gone = 1) AS gone,
-    maxIf(occurred_at, _end = 'loaded' AND _gone = 0) AS max_occurred_at, any(_owner) AS owner, max(_loaded_at) AS loaded_at
+    maxIf(occurred_at, _end = 'loaded') AS max_occurred_at, any(_owner) AS owner, max(_loaded_at) AS loaded_at
 FROM store.capacity_changed GROUP BY _partition, _from, _to;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS store.service_requested_to_ids TO store.ids AS
@@ -925,7 +925,7 @@ CREATE MATERIALIZED VIEW IF NOT EXISTS store.service_requested_to_ledger TO stor
 SELECT toUInt8(3) AS type, 'welfare.demand.request' AS topic, _partition AS partition, _from AS from_offset, _to AS to_offset,
     count() AS read, countIf(_end = 'loaded') AS loaded, countIf(_end = 'duplicate') AS duplicate,
     countIf(_end = 'rejected') AS rejected, countIf(_gone = 1) AS gone,
-    maxIf(occurred_at, _end = 'loaded' AND _gone = 0) AS max_occurred_at, any(_owner) AS owner, max(_loaded_at) AS loaded_at
+    maxIf(occurred_at, _end = 'loaded') AS max_occurred_at, any(_owner) AS owner, max(_loaded_at) AS loaded_at
 FROM store.service_requested GROUP BY _partition, _from, _to;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS store.service_requested_to_erased TO store.erased AS
@@ -942,7 +942,7 @@ CREATE MATERIALIZED VIEW IF NOT EXISTS store.need_assessed_to_ledger TO store.le
 SELECT toUInt8(4) AS type, 'welfare.demand.assessment' AS topic, _partition AS partition, _from AS from_offset, _to AS to_offset,
     count() AS read, countIf(_end = 'loaded') AS loaded, countIf(_end = 'duplicate') AS duplicate,
     countIf(_end = 'rejected') AS rejected, countIf(_gone = 1) AS gone,
-    maxIf(occurred_at, _end = 'loaded' AND _gone = 0) AS max_occurred_at, any(_owner) AS owner, max(_loaded_at) AS loaded_at
+    maxIf(occurred_at, _end = 'loaded') AS max_occurred_at, any(_owner) AS owner, max(_loaded_at) AS loaded_at
 FROM store.need_assessed GROUP BY _partition, _from, _to;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS store.need_assessed_to_erased TO store.erased AS
@@ -959,7 +959,7 @@ CREATE MATERIALIZED VIEW IF NOT EXISTS store.waiting_list_changed_to_ledger TO s
 SELECT toUInt8(5) AS type, 'welfare.demand.waiting' AS topic, _partition AS partition, _from AS from_offset, _to AS to_offset,
     count() AS read, countIf(_end = 'loaded') AS loaded, countIf(_end = 'duplicate') AS duplicate,
     countIf(_end = 'rejected') AS rejected, countIf(_gone = 1) AS gone,
-    maxIf(occurred_at, _end = 'loaded' AND _gone = 0) AS max_occurred_at, any(_owner) AS owner, max(_loaded_at) AS loaded_at
+    maxIf(occurred_at, _end = 'loaded') AS max_occurred_at, any(_owner) AS owner, max(_loaded_at) AS loaded_at
 FROM store.waiting_list_changed GROUP BY _partition, _from, _to;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS store.waiting_list_changed_to_erased TO store.erased AS
@@ -976,7 +976,7 @@ CREATE MATERIALIZED VIEW IF NOT EXISTS store.benefit_decided_to_ledger TO store.
 SELECT toUInt8(6) AS type, 'welfare.demand.benefit' AS topic, _partition AS partition, _from AS from_offset, _to AS to_offset,
     count() AS read, countIf(_end = 'loaded') AS loaded, countIf(_end = 'duplicate') AS duplicate,
     countIf(_end = 'rejected') AS rejected, countIf(_gone = 1) AS gone,
-    maxIf(occurred_at, _end = 'loaded' AND _gone = 0) AS max_occurred_at, any(_owner) AS owner, max(_loaded_at) AS loaded_at
+    maxIf(occurred_at, _end = 'loaded') AS max_occurred_at, any(_owner) AS owner, max(_loaded_at) AS loaded_at
 FROM store.benefit_decided GROUP BY _partition, _from, _to;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS store.benefit_decided_to_erased TO store.erased AS
@@ -993,7 +993,7 @@ CREATE MATERIALIZED VIEW IF NOT EXISTS store.service_delivered_to_ledger TO stor
 SELECT toUInt8(7) AS type, 'welfare.demand.delivery' AS topic, _partition AS partition, _from AS from_offset, _to AS to_offset,
     count() AS read, countIf(_end = 'loaded') AS loaded, countIf(_end = 'duplicate') AS duplicate,
     countIf(_end = 'rejected') AS rejected, countIf(_gone = 1) AS gone,
-    maxIf(occurred_at, _end = 'loaded' AND _gone = 0) AS max_occurred_at, any(_owner) AS owner, max(_loaded_at) AS loaded_at
+    maxIf(occurred_at, _end = 'loaded') AS max_occurred_at, any(_owner) AS owner, max(_loaded_at) AS loaded_at
 FROM store.service_delivered GROUP BY _partition, _from, _to;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS store.service_delivered_to_erased TO store.erased AS
@@ -1010,7 +1010,7 @@ CREATE MATERIALIZED VIEW IF NOT EXISTS store.territory_upserted_to_ledger TO sto
 SELECT toUInt8(8) AS type, 'welfare.ref.territory' AS topic, _partition AS partition, _from AS from_offset, _to AS to_offset,
     count() AS read, countIf(_end = 'loaded') AS loaded, countIf(_end = 'duplicate') AS duplicate,
     countIf(_end = 'rejected') AS rejected, countIf(_gone = 1) AS gone,
-    maxIf(occurred_at, _end = 'loaded' AND _gone = 0) AS max_occurred_at, any(_owner) AS owner, max(_loaded_at) AS loaded_at
+    maxIf(occurred_at, _end = 'loaded') AS max_occurred_at, any(_owner) AS owner, max(_loaded_at) AS loaded_at
 FROM store.territory_upserted GROUP BY _partition, _from, _to;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS store.population_reported_to_ids TO store.ids AS
@@ -1022,7 +1022,7 @@ CREATE MATERIALIZED VIEW IF NOT EXISTS store.population_reported_to_ledger TO st
 SELECT toUInt8(9) AS type, 'welfare.ref.population' AS topic, _partition AS partition, _from AS from_offset, _to AS to_offset,
     count() AS read, countIf(_end = 'loaded') AS loaded, countIf(_end = 'duplicate') AS duplicate,
     countIf(_end = 'rejected') AS rejected, countIf(_gone = 1) AS gone,
-    maxIf(occurred_at, _end = 'loaded' AND _gone = 0) AS max_occurred_at, any(_owner) AS owner, max(_loaded_at) AS loaded_at
+    maxIf(occurred_at, _end = 'loaded') AS max_occurred_at, any(_owner) AS owner, max(_loaded_at) AS loaded_at
 FROM store.population_reported GROUP BY _partition, _from, _to;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS store.deprivation_observed_to_ids TO store.ids AS
@@ -1034,7 +1034,7 @@ CREATE MATERIALIZED VIEW IF NOT EXISTS store.deprivation_observed_to_ledger TO s
 SELECT toUInt8(10) AS type, 'welfare.poverty.deprivation' AS topic, _partition AS partition, _from AS from_offset, _to AS to_offset,
     count() AS read, countIf(_end = 'loaded') AS loaded, countIf(_end = 'duplicate') AS duplicate,
     countIf(_end = 'rejected') AS rejected, countIf(_gone = 1) AS gone,
-    maxIf(occurred_at, _end = 'loaded' AND _gone = 0) AS max_occurred_at, any(_owner) AS owner, max(_loaded_at) AS loaded_at
+    maxIf(occurred_at, _end = 'loaded') AS max_occurred_at, any(_owner) AS owner, max(_loaded_at) AS loaded_at
 FROM store.deprivation_observed GROUP BY _partition, _from, _to;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS store.deprivation_observed_to_erased TO store.erased AS
@@ -1051,7 +1051,7 @@ CREATE MATERIALIZED VIEW IF NOT EXISTS store.activity_session_held_to_ledger TO 
 SELECT toUInt8(11) AS type, 'welfare.school.session' AS topic, _partition AS partition, _from AS from_offset, _to AS to_offset,
     count() AS read, countIf(_end = 'loaded') AS loaded, countIf(_end = 'duplicate') AS duplicate,
     countIf(_end = 'rejected') AS rejected, countIf(_gone = 1) AS gone,
-    maxIf(occurred_at, _end = 'loaded' AND _gone = 0) AS max_occurred_at, any(_owner) AS owner, max(_loaded_at) AS loaded_at
+    maxIf(occurred_at, _end = 'loaded') AS max_occurred_at, any(_owner) AS owner, max(_loaded_at) AS loaded_at
 FROM store.activity_session_held GROUP BY _partition, _from, _to;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS store.attendance_recorded_to_ids TO store.ids AS
@@ -1063,7 +1063,7 @@ CREATE MATERIALIZED VIEW IF NOT EXISTS store.attendance_recorded_to_ledger TO st
 SELECT toUInt8(12) AS type, 'welfare.school.attendance' AS topic, _partition AS partition, _from AS from_offset, _to AS to_offset,
     count() AS read, countIf(_end = 'loaded') AS loaded, countIf(_end = 'duplicate') AS duplicate,
     countIf(_end = 'rejected') AS rejected, countIf(_gone = 1) AS gone,
-    maxIf(occurred_at, _end = 'loaded' AND _gone = 0) AS max_occurred_at, any(_owner) AS owner, max(_loaded_at) AS loaded_at
+    maxIf(occurred_at, _end = 'loaded') AS max_occurred_at, any(_owner) AS owner, max(_loaded_at) AS loaded_at
 FROM store.attendance_recorded GROUP BY _partition, _from, _to;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS store.attendance_recorded_to_erased TO store.erased AS
@@ -1080,7 +1080,7 @@ CREATE MATERIALIZED VIEW IF NOT EXISTS store.indicator_observed_to_ledger TO sto
 SELECT toUInt8(13) AS type, 'welfare.school.indicator' AS topic, _partition AS partition, _from AS from_offset, _to AS to_offset,
     count() AS read, countIf(_end = 'loaded') AS loaded, countIf(_end = 'duplicate') AS duplicate,
     countIf(_end = 'rejected') AS rejected, countIf(_gone = 1) AS gone,
-    maxIf(occurred_at, _end = 'loaded' AND _gone = 0) AS max_occurred_at, any(_owner) AS owner, max(_loaded_at) AS loaded_at
+    maxIf(occurred_at, _end = 'loaded') AS max_occurred_at, any(_owner) AS owner, max(_loaded_at) AS loaded_at
 FROM store.indicator_observed GROUP BY _partition, _from, _to;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS store.indicator_observed_to_erased TO store.erased AS
@@ -1097,7 +1097,7 @@ CREATE MATERIALIZED VIEW IF NOT EXISTS store.feedback_recorded_to_ledger TO stor
 SELECT toUInt8(14) AS type, 'welfare.school.feedback' AS topic, _partition AS partition, _from AS from_offset, _to AS to_offset,
     count() AS read, countIf(_end = 'loaded') AS loaded, countIf(_end = 'duplicate') AS duplicate,
     countIf(_end = 'rejected') AS rejected, countIf(_gone = 1) AS gone,
-    maxIf(occurred_at, _end = 'loaded' AND _gone = 0) AS max_occurred_at, any(_owner) AS owner, max(_loaded_at) AS loaded_at
+    maxIf(occurred_at, _end = 'loaded') AS max_occurred_at, any(_owner) AS owner, max(_loaded_at) AS loaded_at
 FROM store.feedback_recorded GROUP BY _partition, _from, _to;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS store.feedback_recorded_to_erased TO store.erased AS
@@ -1114,7 +1114,7 @@ CREATE MATERIALIZED VIEW IF NOT EXISTS store.record_revoked_to_ledger TO store.l
 SELECT toUInt8(15) AS type, 'welfare.control.revocation' AS topic, _partition AS partition, _from AS from_offset, _to AS to_offset,
     count() AS read, countIf(_end = 'loaded') AS loaded, countIf(_end = 'duplicate') AS duplicate,
     countIf(_end = 'rejected') AS rejected, countIf(_gone = 1) AS gone,
-    maxIf(occurred_at, _end = 'loaded' AND _gone = 0) AS max_occurred_at, any(_owner) AS owner, max(_loaded_at) AS loaded_at
+    maxIf(occurred_at, _end = 'loaded') AS max_occurred_at, any(_owner) AS owner, max(_loaded_at) AS loaded_at
 FROM store.record_revoked GROUP BY _partition, _from, _to;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS store.subject_erased_to_ids TO store.ids AS
@@ -1126,7 +1126,7 @@ CREATE MATERIALIZED VIEW IF NOT EXISTS store.subject_erased_to_ledger TO store.l
 SELECT toUInt8(16) AS type, 'welfare.control.erasure' AS topic, _partition AS partition, _from AS from_offset, _to AS to_offset,
     count() AS read, countIf(_end = 'loaded') AS loaded, countIf(_end = 'duplicate') AS duplicate,
     countIf(_end = 'rejected') AS rejected, countIf(_gone = 1) AS gone,
-    maxIf(occurred_at, _end = 'loaded' AND _gone = 0) AS max_occurred_at, any(_owner) AS owner, max(_loaded_at) AS loaded_at
+    maxIf(occurred_at, _end = 'loaded') AS max_occurred_at, any(_owner) AS owner, max(_loaded_at) AS loaded_at
 FROM store.subject_erased GROUP BY _partition, _from, _to;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS store.subject_erased_to_erasures TO store.erasures AS

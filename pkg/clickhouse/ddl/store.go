@@ -116,7 +116,7 @@ FROM store.%s WHERE _end = 'loaded'`, t.No, t.Table)},
 		{"ledger", fmt.Sprintf(`SELECT toUInt8(%d) AS type, %s AS topic, _partition AS partition, _from AS from_offset, _to AS to_offset,
     count() AS read, countIf(_end = 'loaded') AS loaded, countIf(_end = 'duplicate') AS duplicate,
     countIf(_end = 'rejected') AS rejected, countIf(_gone = 1) AS gone,
-    maxIf(occurred_at, _end = 'loaded' AND _gone = 0) AS max_occurred_at, any(_owner) AS owner, max(_loaded_at) AS loaded_at
+    maxIf(occurred_at, _end = 'loaded') AS max_occurred_at, any(_owner) AS owner, max(_loaded_at) AS loaded_at
 FROM store.%s GROUP BY _partition, _from, _to`, t.No, quote(t.Topic), t.Table)},
 	}
 	if erasable(t) {
