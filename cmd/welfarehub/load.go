@@ -97,7 +97,7 @@ waited out. SIGTERM ends the blocks in work (--drain-timeout) and leaves the gro
 				return err
 			}
 			defer db.Close()
-			agg := aggregate.New(aggregate.Options{DB: db.Conn(), Logger: log, SweepEvery: sweepEvery})
+			agg := aggregate.New(aggregate.Options{DB: db.Conn(), Logger: log, SweepEvery: sweepEvery, PurgeEvery: purgeEvery})
 			group, ctx := errgroup.WithContext(cmd.Context())
 			group.Go(func() error { return loader.Run(ctx) })
 			group.Go(func() error { return agg.Run(ctx) })
@@ -114,3 +114,6 @@ waited out. SIGTERM ends the blocks in work (--drain-timeout) and leaves the gro
 // sweepEvery is how often the rows of erased subjects are removed from the tables. Readers and cells leave
 // them out at once; the removal rewrites parts, so it pays to gather them.
 const sweepEvery = 30 * time.Second
+
+// purgeEvery is how often their bytes are taken off the disk, which rewrites the parts that hold them.
+const purgeEvery = time.Hour

@@ -375,7 +375,7 @@ func (h *hub) startLoader(context.Context) error {
 
 // startAggregates starts the loader after the aggregates, so that it stops before them.
 func (h *hub) startAggregates(context.Context) error {
-	agg := aggregate.New(aggregate.Options{DB: h.db.Conn(), Logger: h.log.Named("aggregate"), SweepEvery: sweepEvery})
+	agg := aggregate.New(aggregate.Options{DB: h.db.Conn(), Logger: h.log.Named("aggregate"), SweepEvery: sweepEvery, PurgeEvery: purgeEvery})
 	h.background("aggregates", agg.Run)
 	h.background("loader", h.loader.Run)
 	return nil

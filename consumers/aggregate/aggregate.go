@@ -37,6 +37,9 @@ type Options struct {
 	// SweepEvery is how often the rows of erased subjects are removed at most: each removal rewrites
 	// parts, so it pays to gather them. Cells leave them out at once. Default 0: as soon as may be.
 	SweepEvery time.Duration
+	// PurgeEvery is how often Run takes the bytes of removed rows off the disk, which rewrites whole
+	// parts; the first time after a minute at most. Default 0: never, merges do it in time.
+	PurgeEvery time.Duration
 
 	// fail is called after each step; tests inject errors by it.
 	fail func(step string) error
@@ -136,28 +139,33 @@ func (a *Aggregator) Run(ctx context.Context) error {
 	}
 }
 
-// runSweeps does step (g) beside the cycles until ctx ends: a removal can wait for merges for seconds, and
-// no cell depends on it.
+// runSweeps does step (g), and purges, beside the cycles until ctx ends: a removal can wait for merges for
+// seconds, and no cell depends on it.
 func (a *Aggregator) runSweeps(ctx context.Context) {
 	beside := New(a.opts)
-	wait := time.NewTimer(0)
-	defer wait.Stop()
+	asked := a.apart
+	var wait, purge <-chan time.Time
+	if a.opts.PurgeEvery > 0 {
+		purge = time.After(min(a.opts.PurgeEvery, time.Minute))
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-wait.C:
+		case <-wait:
+			asked, wait = a.apart, nil
+		case <-asked:
+			if err := beside.sweepNow(ctx); err != nil && ctx.Err() == nil {
+				a.log.Error("aggregate: removal of erased rows failed, trying again", zap.Error(err))
+				a.sweepLater()
+			}
+			asked, wait = nil, time.After(max(a.opts.SweepEvery, time.Second))
+		case <-purge:
+			if err := beside.purge(ctx); err != nil && ctx.Err() == nil {
+				a.log.Error("aggregate: bytes of erased rows not purged, trying again", zap.Error(err), zap.Duration("in", a.opts.PurgeEvery))
+			}
+			purge = time.After(a.opts.PurgeEvery)
 		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-a.apart:
-		}
-		if err := beside.sweepNow(ctx); err != nil && ctx.Err() == nil {
-			a.log.Error("aggregate: removal of erased rows failed, trying again", zap.Error(err))
-			a.sweepLater()
-		}
-		wait.Reset(max(a.opts.SweepEvery, time.Second))
 	}
 }
 

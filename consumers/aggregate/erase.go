@@ -21,6 +21,8 @@ import (
 //	remove  the rows of all positions in store.erased whose erasure has been counted (step g); then
 //	        the certificates
 //
+// and, much later, the bytes that the removed rows still take on the disk are purged.
+//
 // Rows are removed after the cells are right, not before, because a group is found by its rows.
 
 // hit is a row that an erasure concerns: all of it, or its household_pseudonym.
@@ -331,7 +333,7 @@ func (a *Aggregator) certify(ctx context.Context, counted string) error {
 			tables = append(tables, fmt.Sprintf("(%s, %s, '%s')", quote(t.Topic), quote(t.Table), t.Family))
 		}
 	}
-	query := fmt.Sprintf(`INSERT INTO welfare.erasures (source, event_id, pseudonym_sha256, scope, requested_at, applied_at, table, rows)
+	query := fmt.Sprintf(`INSERT INTO store.certificates (source, event_id, pseudonym_sha256, scope, requested_at, applied_at, table, rows)
 		SELECT e.source, e.event_id, lower(hex(SHA256(lower(hex(e.pseudonym))))), e.scope, e.requested_at, now64(3, 'UTC'), e.place.2, n.rows
 		FROM
 		(
@@ -350,11 +352,52 @@ func (a *Aggregator) certify(ctx context.Context, counted string) error {
 			)
 			GROUP BY source, event_id, topic
 		) AS n ON n.source = e.source AND n.event_id = e.event_id AND n.topic = e.place.1
-		LEFT JOIN (SELECT source, event_id, toString(table) AS name, argMax(rows, applied_at) AS rows, 1 AS there FROM welfare.erasures GROUP BY source, event_id, name) AS c
+		LEFT JOIN (SELECT source, event_id, toString(table) AS name, argMax(rows, applied_at) AS rows, 1 AS there FROM store.certificates GROUP BY source, event_id, name) AS c
 			ON c.source = e.source AND c.event_id = e.event_id AND c.name = e.place.2
 		WHERE e.scope IN ('ALL', e.place.3) AND (c.there = 0 OR c.rows != n.rows)`, strings.Join(tables, ", "), strings.ReplaceAll(counted, "(source, event_id) IN", "(toString(source), event_id) IN"))
 	if err := a.exec(ctx, query); err != nil {
 		return fmt.Errorf("write certificates of erasure: %w", err)
 	}
+	return nil
+}
+
+// purge takes the bytes of removed rows off the disk, of all tables with a certificate that waits for
+// it. It rewrites the parts that hold such rows, however large: so seldom.
+func (a *Aggregator) purge(ctx context.Context) error {
+	rows, err := a.query(ctx, "SELECT DISTINCT toString(table) FROM welfare.erasures WHERE purged_at IS NULL ORDER BY 1")
+	if err != nil {
+		return fmt.Errorf("read certificates of erasure: %w", err)
+	}
+	defer rows.Close()
+	var tables []string
+	for rows.Next() {
+		var table string
+		if err := rows.Scan(&table); err != nil {
+			return fmt.Errorf("read certificates of erasure: %w", err)
+		}
+		tables = append(tables, table)
+	}
+	if err := rows.Err(); err != nil || len(tables) == 0 {
+		return err
+	}
+	start := time.Now().UTC()
+	for _, table := range append([]string{"facts"}, tables...) {
+		if err := a.exec(ctx, "ALTER TABLE store."+table+" APPLY DELETED MASK SETTINGS mutations_sync = 1"); err != nil {
+			return fmt.Errorf("purge store.%s: %w", table, err)
+		}
+	}
+	out, err := a.opts.DB.PrepareBatch(ctx, "INSERT INTO store.purges (table, started_at, purged_at)")
+	if err != nil {
+		return fmt.Errorf("insert into store.purges: %w", err)
+	}
+	for _, table := range tables {
+		if err := out.Append(table, start, time.Now().UTC()); err != nil {
+			return fmt.Errorf("insert into store.purges: %w", err)
+		}
+	}
+	if err := out.Send(); err != nil {
+		return fmt.Errorf("insert into store.purges: %w", err)
+	}
+	a.log.Info("aggregate: bytes of erased rows purged", zap.Strings("tables", tables), zap.Duration("took", time.Since(start)))
 	return nil
 }

@@ -858,19 +858,28 @@ ORDER BY (code)
 SETTINGS non_replicated_deduplication_window = 10000
 COMMENT 'Comuni that ship with the release (schemas/codes/comuni.csv), replaced as a whole at start.';
 
-CREATE TABLE IF NOT EXISTS welfare.erasures (
+CREATE TABLE IF NOT EXISTS store.certificates (
     source String COMMENT 'Source of the SubjectErased event.',
     event_id UUID COMMENT 'Id of the SubjectErased event.',
     pseudonym_sha256 String COMMENT 'SHA-256 of the pseudonym, 64 lower-case hexadecimal digits.',
     scope LowCardinality(String) COMMENT 'ALL, SCHOOL, POVERTY, DEMAND or UNKNOWN.',
     requested_at DateTime64(3, 'UTC') COMMENT 'Instant of the request.',
-    applied_at DateTime64(3, 'UTC') COMMENT 'When the rows were gone from the table.',
+    applied_at DateTime64(3, 'UTC') COMMENT 'From when no query finds the rows in the table.',
     table LowCardinality(String) COMMENT 'Event table, without its database.',
     rows UInt64 COMMENT 'Rows removed, or for household_pseudonym emptied.'
 ) ENGINE = ReplacingMergeTree(applied_at)
 ORDER BY (source, event_id, table)
 SETTINGS non_replicated_deduplication_window = 10000
-COMMENT 'Certificates of erasure (GDPR art. 17): one row per erasure and table.';
+COMMENT 'Certificates of erasure, one row per erasure and table; the latest counts. See welfare.erasures.';
+
+CREATE TABLE IF NOT EXISTS store.purges (
+    table LowCardinality(String) COMMENT 'Event table, without its database; store.facts is purged before it.',
+    started_at DateTime64(3, 'UTC') COMMENT 'Begin: what was removed before it is gone at the end.',
+    purged_at DateTime64(3, 'UTC') COMMENT 'End.'
+) ENGINE = MergeTree
+ORDER BY (table, started_at)
+SETTINGS non_replicated_deduplication_window = 10000
+COMMENT 'When the bytes of removed rows were taken off the disk.';
 
 CREATE TABLE IF NOT EXISTS welfare.replays (
     id UUID COMMENT 'Id of the replay.',
@@ -1223,7 +1232,9 @@ DROP VIEW IF EXISTS store.service_offer_published_to_ids SYNC;
 
 DROP TABLE IF EXISTS welfare.replays SYNC;
 
-DROP TABLE IF EXISTS welfare.erasures SYNC;
+DROP TABLE IF EXISTS store.purges SYNC;
+
+DROP TABLE IF EXISTS store.certificates SYNC;
 
 DROP TABLE IF EXISTS store.comuni SYNC;
 

@@ -3142,6 +3142,28 @@ ARRAY JOIN arrayFilter(r -> r.1 != winner.1, rows) AS row
 )
 COMMENT 'Contradictions between sources\' own events. E07: one event id, two contents. W08: one version of a record, two contents; the winner is its state.';
 
+CREATE OR REPLACE VIEW welfare.erasures (
+    `source` String COMMENT 'Source of the SubjectErased event.',
+    `event_id` UUID COMMENT 'Id of the SubjectErased event.',
+    `pseudonym_sha256` String COMMENT 'SHA-256 of the pseudonym, 64 lower-case hexadecimal digits.',
+    `scope` LowCardinality(String) COMMENT 'ALL, SCHOOL, POVERTY, DEMAND or UNKNOWN.',
+    `requested_at` DateTime64(3, 'UTC') COMMENT 'Instant of the request.',
+    `applied_at` DateTime64(3, 'UTC') COMMENT 'From when no query finds the rows in the table.',
+    `table` LowCardinality(String) COMMENT 'Event table, without its database.',
+    `rows` UInt64 COMMENT 'Rows removed, or for household_pseudonym emptied.',
+    `purged_at` Nullable(DateTime64(3, 'UTC')) COMMENT 'When the bytes were off the disk as well, save in parts that ClickHouse keeps for 8 minutes after it replaced them. NULL: not yet.'
+)
+DEFINER = CURRENT_USER SQL SECURITY DEFINER
+AS SELECT c.source, c.event_id, c.pseudonym_sha256, c.scope, c.requested_at, c.applied_at, c.table, c.rows, if(p.purged_at = 0, NULL, p.purged_at) AS purged_at
+FROM (
+    SELECT source, event_id, table, argMax(k.pseudonym_sha256, k.applied_at) AS pseudonym_sha256, argMax(k.scope, k.applied_at) AS scope,
+        argMax(k.requested_at, k.applied_at) AS requested_at, argMax(k.rows, k.applied_at) AS rows, max(k.applied_at) AS applied_at
+    FROM store.certificates AS k GROUP BY source, event_id, table
+) AS c
+ASOF LEFT JOIN store.purges AS p ON p.table = c.table AND p.started_at >= c.applied_at
+SETTINGS join_use_nulls = 0
+COMMENT 'Certificates of erasure (GDPR art. 17): one row per erasure and table.';
+
 CREATE OR REPLACE VIEW store.comuni_known (
     `code` FixedString(6) COMMENT 'ISTAT code.',
     `ats_code` String COMMENT 'Social district by the newest territory in force.'
@@ -3431,6 +3453,8 @@ DROP VIEW IF EXISTS welfare.freshness SYNC;
 DROP VIEW IF EXISTS welfare.flags SYNC;
 
 DROP VIEW IF EXISTS store.comuni_known SYNC;
+
+DROP VIEW IF EXISTS welfare.erasures SYNC;
 
 DROP VIEW IF EXISTS welfare.conflicts SYNC;
 

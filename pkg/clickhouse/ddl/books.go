@@ -152,18 +152,18 @@ var books = []book{
 		engine: "ReplacingMergeTree", order: "code",
 	},
 	{
-		name: "welfare.erasures", doc: "Certificates of erasure (GDPR art. 17): one row per erasure and table.",
+		name: "store.certificates", doc: "Certificates of erasure, one row per erasure and table; the latest counts. See welfare.erasures.",
+		columns: certificateColumns,
+		engine:  "ReplacingMergeTree(applied_at)", order: "source, event_id, table",
+	},
+	{
+		name: "store.purges", doc: "When the bytes of removed rows were taken off the disk.",
 		columns: [][3]string{
-			{"source", "String", "Source of the SubjectErased event."},
-			{"event_id", "UUID", "Id of the SubjectErased event."},
-			{"pseudonym_sha256", "String", "SHA-256 of the pseudonym, 64 lower-case hexadecimal digits."},
-			{"scope", "LowCardinality(String)", "ALL, SCHOOL, POVERTY, DEMAND or UNKNOWN."},
-			{"requested_at", instant, "Instant of the request."},
-			{"applied_at", instant, "When the rows were gone from the table."},
-			{"table", "LowCardinality(String)", "Event table, without its database."},
-			{"rows", "UInt64", "Rows removed, or for household_pseudonym emptied."},
+			{"table", "LowCardinality(String)", "Event table, without its database; store.facts is purged before it."},
+			{"started_at", instant, "Begin: what was removed before it is gone at the end."},
+			{"purged_at", instant, "End."},
 		},
-		engine: "ReplacingMergeTree(applied_at)", order: "source, event_id, table",
+		engine: "MergeTree", order: "table, started_at",
 	},
 	{
 		name: "welfare.replays", doc: "Replays: what was read again, by whom and why. The ledger is not touched by them.",
@@ -184,4 +184,15 @@ var books = []book{
 		},
 		engine: "ReplacingMergeTree", order: "id, topic, partition",
 	},
+}
+
+var certificateColumns = [][3]string{
+	{"source", "String", "Source of the SubjectErased event."},
+	{"event_id", "UUID", "Id of the SubjectErased event."},
+	{"pseudonym_sha256", "String", "SHA-256 of the pseudonym, 64 lower-case hexadecimal digits."},
+	{"scope", "LowCardinality(String)", "ALL, SCHOOL, POVERTY, DEMAND or UNKNOWN."},
+	{"requested_at", instant, "Instant of the request."},
+	{"applied_at", instant, "From when no query finds the rows in the table."},
+	{"table", "LowCardinality(String)", "Event table, without its database."},
+	{"rows", "UInt64", "Rows removed, or for household_pseudonym emptied."},
 }

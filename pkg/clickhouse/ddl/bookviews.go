@@ -2,6 +2,7 @@ package ddl
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/welfarehub/welfarehub/pkg/event"
@@ -18,7 +19,7 @@ func union(types []*event.Type, one func(*event.Type) string) string {
 
 // bookViews are the books of the loader as the public sees them.
 func bookViews() []view {
-	return []view{ledgerView, rejectedView(), duplicatesView(), booksView, conflictsView()}
+	return []view{ledgerView, rejectedView(), duplicatesView(), booksView, conflictsView(), erasuresView}
 }
 
 var ledgerView = view{
@@ -36,6 +37,22 @@ var ledgerView = view{
 		{"loaded_at", instant, "When the block was decided."},
 	},
 	query: "SELECT topic, partition, from_offset, to_offset, read, loaded, duplicate, rejected, loaded_at FROM store.ledger",
+}
+
+var erasuresView = view{
+	name: "welfare.erasures",
+	doc:  "Certificates of erasure (GDPR art. 17): one row per erasure and table.",
+	columns: append(slices.Clone(certificateColumns),
+		[3]string{"purged_at", "Nullable(" + instant + ")", "When the bytes were off the disk as well, save in parts that ClickHouse keeps for 8 minutes after it replaced them. NULL: not yet."}),
+	query: `
+SELECT c.source, c.event_id, c.pseudonym_sha256, c.scope, c.requested_at, c.applied_at, c.table, c.rows, if(p.purged_at = 0, NULL, p.purged_at) AS purged_at
+FROM (
+    SELECT source, event_id, table, argMax(k.pseudonym_sha256, k.applied_at) AS pseudonym_sha256, argMax(k.scope, k.applied_at) AS scope,
+        argMax(k.requested_at, k.applied_at) AS requested_at, argMax(k.rows, k.applied_at) AS rows, max(k.applied_at) AS applied_at
+    FROM store.certificates AS k GROUP BY source, event_id, table
+) AS c
+ASOF LEFT JOIN store.purges AS p ON p.table = c.table AND p.started_at >= c.applied_at
+SETTINGS join_use_nulls = 0`,
 }
 
 func rejectedView() view {
