@@ -31,9 +31,11 @@ test: engine build ## run the tests that need neither Java nor Docker
 	go test ./...
 
 .PHONY: test-kafka
-test-kafka: engine build ## run the integration tests on a real Apache Kafka
+test-kafka: engine build ## run what needs Java: the integration tests on a real Apache Kafka, and the JDBC test
 	deploy/kafka-test/install.sh
+	tests/jdbc/install.sh
 	WELFAREHUB_KAFKA=jars go test -count=1 ./consumers/... ./pkg/testkit/... ./pkg/registry/... ./producers/...
+	go test -count=1 -run 'JDBC' ./tests/e2e
 
 .PHONY: test-containers
 test-containers: engine build ## run the integration tests, and faults, on containers

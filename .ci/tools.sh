@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Installs what the tests need and the machine lacks: Debian packages and Python clients.
+# Installs what the tests need and the machine lacks: Debian packages, Python clients and the JDBC driver.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 missing=()
-for want in java:openjdk-17-jre-headless mvn:maven npm:npm python3:python3 gcc:gcc; do
+for want in javac:openjdk-17-jdk-headless mvn:maven npm:npm python3:python3 gcc:gcc; do
   command -v "${want%%:*}" >/dev/null || missing+=("${want#*:}")
 done
 if [ "${#missing[@]}" -gt 0 ]; then
@@ -14,3 +14,4 @@ if ! .cache/python/bin/python -c 'import confluent_kafka, fastavro, clickhouse_c
   python3 -m venv .cache/python
   .cache/python/bin/pip install -q --disable-pip-version-check -r tests/python/requirements.txt
 fi
+tests/jdbc/install.sh

@@ -14,14 +14,18 @@ import (
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 )
 
-// Deadlines of every call. A caller's context may be shorter.
+// Deadlines of every call. A caller's context may be shorter, and so may be what the server allows the user.
 const (
 	dialTimeout = 5 * time.Second
 	queryTime   = 2 * time.Minute
+	driverAdds  = 5 * time.Second // the driver asks for a max_execution_time of the context's deadline and this
 )
 
 // DB is a pool of connections over the native protocol. It is safe for concurrent use.
-type DB struct{ conn driver.Conn }
+type DB struct {
+	conn     driver.Conn
+	patience time.Duration // deadline of a call
+}
 
 // Open connects to the server of dsn, clickhouse://user:password@host:port/, and asks it for an answer.
 // The default database is store. The caller closes the DB.
@@ -39,7 +43,29 @@ func Open(ctx context.Context, dsn string) (*DB, error) {
 	if err := conn.Ping(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("reach ClickHouse at %s (is it the native port?): %w", o.Addr[0], err), conn.Close())
 	}
-	return &DB{conn: conn}, nil
+	patience, err := patienceOf(ctx, conn)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("read limits of the user at ClickHouse at %s: %w", o.Addr[0], err), conn.Close())
+	}
+	return &DB{conn: conn, patience: patience}, nil
+}
+
+// patienceOf is how long a call may take: 2 minutes, or less where the server gives the user less. A user with
+// constraints, as planner is, is refused a query that asks for more.
+func patienceOf(ctx context.Context, conn driver.Conn) (time.Duration, error) {
+	// Without a deadline, because the driver would send it in place of what is asked here.
+	plain, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, cancel)()
+	var seconds float64
+	if err := conn.QueryRow(plain, "SELECT toFloat64(getSetting('max_execution_time'))").Scan(&seconds); err != nil {
+		return 0, err
+	}
+	if seconds == 0 {
+		return queryTime, nil
+	}
+	limit := time.Duration(seconds * float64(time.Second))
+	return min(queryTime, max(limit-driverAdds, time.Second)), nil
 }
 
 func options(dsn string) (*clickhouse.Options, error) {
@@ -80,21 +106,21 @@ func (db *DB) Close() error { return db.conn.Close() }
 
 // Exec runs one statement without a result.
 func (db *DB) Exec(ctx context.Context, query string, args ...any) error {
-	ctx, cancel := context.WithTimeout(ctx, queryTime)
+	ctx, cancel := context.WithTimeout(ctx, db.patience)
 	defer cancel()
 	return db.conn.Exec(ctx, query, args...)
 }
 
 // Select reads all rows of a query into dest, a pointer to a slice of structs with ch tags.
 func (db *DB) Select(ctx context.Context, dest any, query string, args ...any) error {
-	ctx, cancel := context.WithTimeout(ctx, queryTime)
+	ctx, cancel := context.WithTimeout(ctx, db.patience)
 	defer cancel()
 	return db.conn.Select(ctx, dest, query, args...)
 }
 
 // Scan reads the one row of a query into dest. No row is sql.ErrNoRows.
 func (db *DB) Scan(ctx context.Context, query string, args []any, dest ...any) error {
-	ctx, cancel := context.WithTimeout(ctx, queryTime)
+	ctx, cancel := context.WithTimeout(ctx, db.patience)
 	defer cancel()
 	return db.conn.QueryRow(ctx, query, args...).Scan(dest...)
 }

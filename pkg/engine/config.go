@@ -68,8 +68,10 @@ const configXML = `<clickhouse>
 //
 // default is the engine's own session, which has no password: it may open the ports and read the endless table that
 // keeps it running, and nothing else. planner has readonly 2, so that clients can send the settings that they always
-// send, with bounds on those that protect the engine. A view that hub makes runs with hub's rights (SQL SECURITY
-// DEFINER), because planner has none on the tables below it.
+// send, with bounds on those that protect the engine; each has a least value of 1, because 0 lifts a limit. ClickHouse
+// does not check "SETTINGS name = DEFAULT", which lifts limits too (tried): against that stand the memory limit of the
+// whole server, and the grants. A view that hub makes runs with hub's rights (SQL SECURITY DEFINER), because planner
+// has none on the tables below it.
 const usersXML = `<clickhouse>
   <profiles>
     <default>
@@ -87,6 +89,7 @@ const usersXML = `<clickhouse>
       <max_memory_usage>{{.PlannerMemory}}</max_memory_usage>
       <max_bytes_before_external_group_by>{{.PlannerSpill}}</max_bytes_before_external_group_by>
       <max_bytes_before_external_sort>{{.PlannerSpill}}</max_bytes_before_external_sort>
+      <max_rows_to_read>1000000000</max_rows_to_read>
       <max_result_rows>1000000</max_result_rows>
       <max_result_bytes>268435456</max_result_bytes>
       <result_overflow_mode>throw</result_overflow_mode>
@@ -95,6 +98,9 @@ const usersXML = `<clickhouse>
       <constraints>
         <max_execution_time><min>1</min><max>60</max></max_execution_time>
         <max_memory_usage><min>1</min><max>{{.PlannerMemory}}</max></max_memory_usage>
+        <max_bytes_before_external_group_by><min>1</min></max_bytes_before_external_group_by>
+        <max_bytes_before_external_sort><min>1</min></max_bytes_before_external_sort>
+        <max_rows_to_read><min>1</min><max>1000000000</max></max_rows_to_read>
         <max_result_rows><min>1</min><max>1000000</max></max_result_rows>
         <max_result_bytes><min>1</min><max>268435456</max></max_result_bytes>
         <max_concurrent_queries_for_user><const/></max_concurrent_queries_for_user>

@@ -87,6 +87,14 @@ func TestUsersHaveTheRightsOfTheContract(t *testing.T) {
 		"SELECT 1 SETTINGS max_memory_usage = 0",
 		"SELECT 1 SETTINGS max_memory_usage = 100000000000",
 		"SELECT 1 SETTINGS max_result_rows = 0",
+		"SELECT 1 SETTINGS max_result_bytes = 0",
+		"SELECT 1 SETTINGS max_rows_to_read = 0",
+		"SELECT 1 SETTINGS max_bytes_before_external_group_by = 0",
+		"SELECT 1 SETTINGS max_bytes_before_external_sort = 0",
+		"SELECT 1 SETTINGS max_concurrent_queries_for_user = 0",
+		"SELECT 1 SETTINGS max_execution_time = 61",
+		"SELECT 1 SETTINGS max_rows_to_read = 1000000001",
+		"SELECT 1 SETTINGS profile = 'hub', max_execution_time = 0",
 	} {
 		refuse("planner", []int32{codeSettingConstraint, codeReadonly}, q)
 	}

@@ -376,7 +376,8 @@ def planners_rights(host, port):
     if planner.command("SELECT count() FROM supply_demand") == 0:
         wrong.append("planner sees no cell")
     for query, settings in (
-        ("SELECT 1", {"max_execution_time": 3600}), ("SELECT 1", {"readonly": 0}),
+        ("SELECT 1", {"max_execution_time": 3600}), ("SELECT 1", {"readonly": 0}), ("SELECT 1", {"max_execution_time": 0}),
+        ("SELECT 1", {"max_memory_usage": 0}), ("SELECT 1", {"max_rows_to_read": 0}), ("SELECT 1", {"max_result_rows": 0}),
         ("SELECT count() FROM store.service_requested", {}), ("SELECT * FROM url('http://127.0.0.1:1/', 'CSV', 'a String')", {}),
         ("INSERT INTO welfare.books VALUES (1)", {}), ("CREATE TABLE welfare.mine (a Int8) ENGINE = Memory", {}), ("DROP VIEW welfare.books", {}),
     ):
