@@ -40,7 +40,7 @@ func (f *simFlags) add(fs *pflag.FlagSet) {
 func (f *simFlags) check() error {
 	cfg := f.config()
 	cfg.Count, cfg.Start = 1, time.Now() // the rest is set by the commands
-	if err := cfg.Validate(); err != nil {
+	if err := cfg.ValidateAs(func(knob string) string { return "--" + knob }); err != nil {
 		return &exitError{exitUsage, err}
 	}
 	return nil

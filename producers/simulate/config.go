@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"time"
 
 	"github.com/welfarehub/welfarehub/pkg/model"
@@ -39,10 +40,16 @@ func DefaultRates() Config {
 
 // Validate reports every problem of the configuration.
 func (c Config) Validate() error {
+	return c.ValidateAs(func(knob string) string { return "rate of " + knob })
+}
+
+// ValidateAs is Validate for a caller whose users know the rates by other names.
+func (c Config) ValidateAs(name func(knob string) string) error {
 	var errs []error
+	var parts []string
 	sum := 0.0
 	for _, r := range []struct {
-		name string
+		knob string
 		rate float64
 		part bool // of the disturbances, which exclude one another
 	}{
@@ -55,13 +62,16 @@ func (c Config) Validate() error {
 		{"unmapped", c.Unmapped, false},
 	} {
 		if math.IsNaN(r.rate) || r.rate < 0 || r.rate > 1 {
-			errs = append(errs, fmt.Errorf("rate of %s: got %v, limits 0 to 1", r.name, r.rate))
+			errs = append(errs, fmt.Errorf("%s: got %v, limits 0 to 1", name(r.knob), r.rate))
 		} else if r.part {
 			sum += r.rate
 		}
+		if r.part {
+			parts = append(parts, name(r.knob))
+		}
 	}
 	if sum > 0.9 {
-		errs = append(errs, fmt.Errorf("rates of duplicates, corrections, revocations, invalid and erasures: got %v in all, limit 0.9", sum))
+		errs = append(errs, fmt.Errorf("%s: got %v in all, limit 0.9", strings.Join(parts, ", "), sum))
 	}
 	if c.Start.Year() < 1992 || c.Start.Year() > 2190 {
 		errs = append(errs, fmt.Errorf("start: got year %d, limits 1992 to 2190", c.Start.Year()))
