@@ -123,6 +123,7 @@ type hub struct {
 	db          *clickhouse.DB
 	apiURL      string
 	loader      *load.Loader
+	listeners   listeners
 	failed      chan error // of a part that runs in the background
 	stops       []stop     // in the order of their start
 }
@@ -142,6 +143,9 @@ func (h *hub) run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, h.stopAll()) }()
 	started := time.Now()
 	if err := openData(h.f.data); err != nil {
+		return err
+	}
+	if err := h.listen(ctx); err != nil {
 		return err
 	}
 	for _, s := range []struct {
@@ -316,11 +320,7 @@ func (h *hub) startRegistry(ctx context.Context) error {
 			return err
 		}
 		h.onStop("registry's log", func(context.Context) error { return srv.Close() })
-		addr, err := h.serveHTTP("schema registry", h.f.registry, "--registry", srv.Handler())
-		if err != nil {
-			return err
-		}
-		h.registryURL = "http://" + addr
+		h.registryURL = "http://" + h.serveHTTP("schema registry", h.listeners.registry, srv.Handler())
 		if h.client, err = registry.NewClient(registry.ClientOptions{URL: h.registryURL}); err != nil {
 			return err
 		}
@@ -382,20 +382,12 @@ func (h *hub) startAggregates(context.Context) error {
 }
 
 func (h *hub) startAPI(context.Context) error {
-	addr, err := h.serveHTTP("API", h.f.http, "--http", api.New(api.Options{DB: h.db.Conn(), Logger: h.log.Named("api"), Version: version}))
-	if err != nil {
-		return err
-	}
-	h.apiURL = "http://" + addr
+	h.apiURL = "http://" + h.serveHTTP("API", h.listeners.api, api.New(api.Options{DB: h.db.Conn(), Logger: h.log.Named("api"), Version: version}))
 	return nil
 }
 
-// serveHTTP listens and serves until the stop.
-func (h *hub) serveHTTP(name, addr, flag string, handler http.Handler) (string, error) {
-	ln, err := listen(context.Background(), addr, flag)
-	if err != nil {
-		return "", err
-	}
+// serveHTTP serves until the stop, and returns the address.
+func (h *hub) serveHTTP(name string, ln net.Listener, handler http.Handler) string {
 	srv := api.Server(handler)
 	srv.ErrorLog = zap.NewStdLog(h.log.Named("http"))
 	go func() {
@@ -404,16 +396,7 @@ func (h *hub) serveHTTP(name, addr, flag string, handler http.Handler) (string, 
 		}
 	}()
 	h.onStop(name, srv.Shutdown)
-	return ln.Addr().String(), nil
-}
-
-func listen(ctx context.Context, addr, flag string) (net.Listener, error) {
-	var lc net.ListenConfig
-	ln, err := lc.Listen(ctx, "tcp", addr)
-	if err != nil {
-		return nil, fmt.Errorf("listen on %s: %w; is it taken? choose another with %s, port 0 for a free one", addr, err, flag)
-	}
-	return ln, nil
+	return ln.Addr().String()
 }
 
 // readiness is the content of --ready-file.

@@ -163,9 +163,9 @@ func (d *Dir) acquire(ctx context.Context, wait time.Duration) error {
 			return fmt.Errorf("lock %s: %w", f.Name(), err)
 		}
 		if time.Since(begin) >= wait {
-			holder, _ := io.ReadAll(io.LimitReader(f, 32)) // only for the message
+			err := locked(f, d.Path)
 			f.Close()
-			return fmt.Errorf("%w: process %s runs on %s; stop it, or choose another data folder", ErrLocked, strings.TrimSpace(string(holder)), d.Path)
+			return err
 		}
 		select {
 		case <-ctx.Done():
@@ -179,6 +179,24 @@ func (d *Dir) acquire(ctx context.Context, wait time.Duration) error {
 	}
 	d.Lock = f
 	return nil
+}
+
+// InUse returns ErrLocked, wrapped, where an instance runs on the folder. It waits for nothing and changes nothing.
+func InUse(path string) error {
+	f, err := os.Open(filepath.Join(path, lockFile))
+	if err != nil {
+		return nil // nobody has begun on it, or Open will say what is wrong
+	}
+	defer f.Close()
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB); !errors.Is(err, syscall.EWOULDBLOCK) {
+		return nil
+	}
+	return locked(f, path)
+}
+
+func locked(f *os.File, path string) error {
+	holder, _ := io.ReadAll(io.LimitReader(f, 32)) // only for the message
+	return fmt.Errorf("%w: process %s runs on %s; stop it, or choose another data folder", ErrLocked, strings.TrimSpace(string(holder)), path)
 }
 
 // WriteFile replaces a file, for this user's eyes only, in one step that survives a power cut.

@@ -103,9 +103,10 @@ func TestUpSaysWhatToDoAboutWhatItCannotUse(t *testing.T) {
 		{"foreign folder", "", []string{"--data", foreign}, []string{foreign, "--data"}},
 		{"a file for a folder", "", []string{"--data", file}, []string{file, "--data"}},
 		{"second instance", "", []string{"--data", running.Data}, []string{running.Data}},
+		{"second instance, same ports", "", []string{"--data", running.Data, "--http", strings.TrimPrefix(running.HTTP, "http://")}, []string{running.Data, "stop it"}},
 		{"missing library", "WELFAREHUB_ENGINE=/nowhere/libchdb.so", []string{"--data", t.TempDir()}, []string{"make engine"}},
 		{"wrong architecture", "WELFAREHUB_ENGINE=" + wrong, []string{"--data", t.TempDir()}, []string{"arm64"}},
-		{"shares over 1", "", []string{"--data", t.TempDir(), "--invalid", "2"}, []string{"invalid", "0 to 1"}},
+		{"shares over 1", "", []string{"--data", t.TempDir(), "--invalid", "2"}, []string{"--invalid", "0 to 1"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second) // what starts all the same must not stay
@@ -125,6 +126,9 @@ func TestUpSaysWhatToDoAboutWhatItCannotUse(t *testing.T) {
 			}
 			if !strings.HasPrefix(last, "Error: ") {
 				t.Errorf("the last line is no error: %s", last)
+			}
+			if strings.HasPrefix(c.name, "occupied") && len(lines) != 1 {
+				t.Errorf("parts were started before the port was looked at:\n%s", raw)
 			}
 			for _, w := range c.want {
 				if !strings.Contains(last, w) {
