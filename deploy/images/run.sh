@@ -7,23 +7,22 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 
-if [ -n "${DOCKER_HOST:-}" ] || ! docker info >/dev/null 2>&1; then
-  if [ -z "${DOCKER_HOST:-}" ]; then
-    "$here/dockerd.sh" start
-    DOCKER_HOST=$("$here/dockerd.sh" env)
-    export DOCKER_HOST
-    own=yes
-  fi
+if [ -z "${DOCKER_HOST:-}" ] && ! docker info >/dev/null 2>&1; then
+  DOCKER_HOST=$("$here/dockerd.sh" env)
+  export DOCKER_HOST
+  docker version >/dev/null 2>&1 || own=yes # else another run has started it, and will stop it
+  "$here/dockerd.sh" start
 fi
 
 # A test that is killed cannot take down what it brought up; by this name we can.
 export COMPOSE_PROJECT_NAME=welfarehub-test-$$
 project=label=com.docker.compose.project=$COMPOSE_PROJECT_NAME
+before=$(docker ps -aq --filter label=org.testcontainers=true) # somebody else's
 
 finish() {
   code=$?
   # Without Ryuk nobody else clears up after a test that was killed.
-  docker ps -aq --filter label=org.testcontainers=true | xargs -r docker rm -fv >/dev/null || true
+  docker ps -aq --filter label=org.testcontainers=true | { grep -vxF "$before" || true; } | xargs -r docker rm -fv >/dev/null || true
   docker network prune -f --filter label=org.testcontainers=true >/dev/null || true
   docker ps -aq --filter "$project" | xargs -r docker rm -fv >/dev/null || true
   docker volume ls -q --filter "$project" | xargs -r docker volume rm >/dev/null || true
