@@ -40,7 +40,7 @@ func migrate(ctx context.Context, dsn string, log *zap.Logger, run func(*goose.P
 	db := clickhouse.OpenDB(o)
 	defer func() { err = errors.Join(err, db.Close()) }()
 	if err := createStore(ctx, db); err != nil {
-		return err
+		return explain(ctx, db, err)
 	}
 	versions, err := database.NewStore(database.DialectClickHouse, versionTable)
 	if err != nil {
@@ -59,12 +59,15 @@ func migrate(ctx context.Context, dsn string, log *zap.Logger, run func(*goose.P
 		log.Info("migrated", zap.String("file", m.Source.Path), zap.String("direction", m.Direction), zap.Duration("took", m.Duration))
 	}
 	if err != nil {
-		return fmt.Errorf("migrate ClickHouse at %s: %w", o.Addr[0], err)
+		return fmt.Errorf("migrate ClickHouse at %s: %w", o.Addr[0], explain(ctx, db, err))
 	}
 	if after == nil {
 		return nil
 	}
-	return after(ctx, db)
+	if err := after(ctx, db); err != nil {
+		return explain(ctx, db, err)
+	}
+	return nil
 }
 
 // createStore makes the database of the version table, which the first migration would be too late for.
