@@ -61,9 +61,10 @@ func TestPlannerReadsWelfareOnly(t *testing.T) {
 	}
 }
 
-// TestEverythingIsCommented looks for public tables and columns without a comment, save the aggregates.
+// TestEverythingIsCommented looks for public tables, views and columns without a comment.
 func TestEverythingIsCommented(t *testing.T) {
 	db := migrated(t)
-	expect(t, db, "SELECT concat(database, '.', name) FROM system.tables WHERE database = 'welfare' AND comment = '' AND name NOT IN ('population', 'supply_demand', 'supply_demand_full')")
-	expect(t, db, "SELECT concat(table, '.', name) FROM system.columns WHERE database = 'welfare' AND comment = '' AND table NOT IN ('population', 'supply_demand', 'supply_demand_full')")
+	expect(t, db, "SELECT concat(database, '.', name) FROM system.tables WHERE database = 'welfare' AND comment = '' ORDER BY 1")
+	expect(t, db, "SELECT concat(table, '.', name) FROM system.columns WHERE database = 'welfare' AND comment = '' ORDER BY 1")
+	expect(t, db, "SELECT toString(uniqExact(table) = (SELECT count() FROM system.tables WHERE database = 'welfare')) FROM system.columns WHERE database = 'welfare'", "1")
 }

@@ -410,10 +410,10 @@ GROUP BY code;
 
 CREATE VIEW IF NOT EXISTS welfare.population
 (
-    level String,
-    territory_code String,
-    period_start Date32,
-    residents Nullable(Int64)
+    level String COMMENT 'COMUNE, PROVINCE, REGION or COUNTRY',
+    territory_code String COMMENT 'ISTAT code: 6, 3 or 2 digits, or IT; UNMAPPED: the comune is not known',
+    period_start Date32 COMMENT 'first day of the month, Europe/Rome',
+    residents Nullable(Int64) COMMENT 'residents at the newest reference date up to the end of the month, all ages and both sexes'
 )
 DEFINER = CURRENT_USER SQL SECURITY DEFINER AS
 WITH
@@ -457,7 +457,8 @@ FROM
         GROUP BY level, territory_code, month
     )
     GROUP BY level, territory_code
-);
+)
+COMMENT 'Residents by territory and month, carried forward to the month of the newest event. Territories of which nothing is known have no row.';
 
 CREATE VIEW IF NOT EXISTS store.supply_demand_cells DEFINER = CURRENT_USER SQL SECURITY DEFINER AS
 SELECT
@@ -579,9 +580,29 @@ FROM
     GROUP BY level, territory_code, nomenclature_code, user_area, month, unit
     HAVING capacity != 0 OR occupied != 0 OR requests != 0 OR granted != 0 OR refused != 0 OR waiting != 0 OR delivered != 0 OR amount != 0
 ) AS r
-LEFT JOIN welfare.population AS p ON p.level = r.level AND p.territory_code = r.territory_code AND p.period_start = r.period_start;
+LEFT JOIN welfare.population AS p ON p.level = r.level AND p.territory_code = r.territory_code AND p.period_start = r.period_start
+COMMENT 'Supply beside demand: a row per territory, service, area of users, month and unit in which a measure is not zero. Each level sums to the country.';
 
-CREATE VIEW IF NOT EXISTS welfare.supply_demand_full DEFINER = CURRENT_USER SQL SECURITY DEFINER AS
+CREATE VIEW IF NOT EXISTS welfare.supply_demand_full
+(
+    level String COMMENT 'COMUNE, PROVINCE, REGION or COUNTRY',
+    territory_code String COMMENT 'ISTAT code: 6, 3 or 2 digits, or IT; UNMAPPED: the comune is not known',
+    nomenclature_code String COMMENT 'code of the service; UNMAPPED: the service is not found, or its code not known',
+    user_area String COMMENT 'area of users; UNKNOWN where the service is not found',
+    period_start Date32 COMMENT 'first day of the month, Europe/Rome',
+    unit String COMMENT 'unit of delivered_units; empty in the rows of all other measures',
+    capacity Decimal(38, 3) COMMENT 'places and beds operational at the end of the month, or now, in offers that are open and valid',
+    occupied Decimal(38, 3) COMMENT 'places and beds occupied, of the same offers',
+    requests Int64 COMMENT 'requests by month of requestedAt',
+    granted Int64 COMMENT 'benefits granted by month of the decision',
+    refused Int64 COMMENT 'assessments that found no right, by month of assessedAt',
+    waiting Int64 COMMENT 'waits not ended at the end of the month, or now',
+    delivered_units Decimal(38, 3) COMMENT 'units delivered by month of periodStart, in the unit that the row names',
+    amount Decimal(38, 2) COMMENT 'EUR in all of what was delivered, by month of periodStart',
+    population Nullable(Int64) COMMENT 'residents of the territory, repeated in each of its rows: do not sum it over services; NULL: not known',
+    updated_at DateTime64(3, 'UTC') COMMENT 'when a cycle last changed what this row is computed from; 1970 in a row where nothing is'
+)
+DEFINER = CURRENT_USER SQL SECURITY DEFINER AS
 SELECT
     p.level AS level, p.territory_code AS territory_code, s.nomenclature_code AS nomenclature_code, s.user_area AS user_area,
     p.period_start AS period_start, '' AS unit,
@@ -597,7 +618,8 @@ UNION ALL
 SELECT level, territory_code, nomenclature_code, user_area, period_start, unit,
     capacity, occupied, requests, granted, refused, waiting, delivered_units, amount, population, updated_at
 FROM welfare.supply_demand
-WHERE unit != '' OR (level, territory_code, period_start) NOT IN (SELECT level, territory_code, period_start FROM welfare.population);
+WHERE unit != '' OR (level, territory_code, period_start) NOT IN (SELECT level, territory_code, period_start FROM welfare.population)
+COMMENT 'supply_demand, with a row also where people live and nothing is offered or asked for: of each service that the country has in that month.';
 
 -- +goose Down
 DROP VIEW IF EXISTS welfare.supply_demand_full SYNC;
