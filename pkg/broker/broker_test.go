@@ -3,6 +3,7 @@ package broker
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -516,7 +517,7 @@ func deleteRecords(t *testing.T, addr, topic string, offset int64) {
 	b = append(b, 0, 0, 0, 1)
 	b = str(b, topic)
 	b = append(b, 0, 0, 0, 1, 0, 0, 0, 0) // one partition, number 0
-	b = append(b, 0, 0, 0, 0, 0, 0, byte(offset>>8), byte(offset))
+	b = binary.BigEndian.AppendUint64(b, uint64(offset))
 	b = append(b, 0, 0, 3, 232) // one second
 	if _, err := conn.Write(append([]byte{0, 0, 0, byte(len(b))}, b...)); err != nil {
 		t.Fatal(err)
