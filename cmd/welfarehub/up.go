@@ -461,5 +461,5 @@ Three things to try:
 	} else {
 		fmt.Fprintf(h.out, "\nTo try:\n  curl '%s/api/v1/supply-demand?level=REGION'\n", a.HTTP)
 	}
-	fmt.Fprintf(h.out, "  bin/welfarehub publish --kafka-brokers %s --registry-url %s --dry-run --mapping istat_population producers/publish/testdata/comuni_pop.csv\n\n", a.Kafka, a.Registry)
+	fmt.Fprintf(h.out, "  bin/welfarehub publish --kafka-brokers %s --registry-url %s --dry-run --mapping istat_population schemas/codes/comuni.csv\n\n", a.Kafka, a.Registry)
 }

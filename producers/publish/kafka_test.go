@@ -58,7 +58,7 @@ func TestPublishedRecordsAreTheEvents(t *testing.T) {
 	_, cluster := fakeCluster(t, 4, territory.Topic, population.Topic)
 	want := map[string]string{} // JSON by eventId
 	report, err := Run(t.Context(), Options{
-		Files: []string{"testdata/comuni_pop.csv"}, Mapping: "istat_population", Cluster: cluster, SchemaID: schemaIDs,
+		Files: []string{istatFile(t)}, Mapping: "istat_population", Cluster: cluster, SchemaID: schemaIDs,
 		Check: tap(func(row *event.Row, _ func(Finding)) {
 			want[row.Str(event.EventID)] = string(row.AppendJSON(nil))
 		}),

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/welfarehub/welfarehub/pkg/event"
+	"github.com/welfarehub/welfarehub/schemas"
 )
 
 var update = flag.Bool("update", false, "write the golden files again")
@@ -44,6 +45,16 @@ func write(t *testing.T, name, text string) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// istatFile is the reference list of comuni as its publisher gives it, with CRLF at the ends of lines.
+func istatFile(t *testing.T) string {
+	t.Helper()
+	raw, err := schemas.Codes.ReadFile("codes/comuni.csv")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return write(t, "comuni_pop.csv", strings.ReplaceAll(string(raw), "\n", "\r\n"))
 }
 
 // TestISTATFileGivesTerritoriesAndPopulation reads the real file: 7,899 comuni, 58,836,166 residents.
@@ -78,7 +89,7 @@ func TestISTATFileGivesTerritoriesAndPopulation(t *testing.T) {
 		}
 	})
 	report, err := Run(t.Context(), Options{
-		Files: []string{"testdata/comuni_pop.csv"}, Mapping: "istat_population", DryRun: true, Check: check,
+		Files: []string{istatFile(t)}, Mapping: "istat_population", DryRun: true, Check: check,
 		OnProblem: func(p Problem) { t.Error(p) },
 	})
 	if err != nil {
