@@ -340,11 +340,10 @@ func (a *Aggregator) query(ctx context.Context, query string, opts ...clickhouse
 	return a.opts.DB.Query(clickhouse.Context(ctx, opts...), query)
 }
 
-func (a *Aggregator) exec(ctx context.Context, query string, opts ...clickhouse.QueryOption) error {
+func (a *Aggregator) exec(ctx context.Context, query string) error {
 	settings := a.settings()
 	settings["async_insert"] = 0
-	opts = append([]clickhouse.QueryOption{clickhouse.WithSettings(settings)}, opts...)
-	return a.opts.DB.Exec(clickhouse.Context(ctx, opts...), query)
+	return a.opts.DB.Exec(clickhouse.Context(ctx, clickhouse.WithSettings(settings)), query)
 }
 
 // loadSources reads the SELECTs of the views that feed facts and revocations: whoever looks rows up by

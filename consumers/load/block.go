@@ -255,11 +255,6 @@ func (t *topic) resolve(ctx context.Context, b *block, waiting []deferred) error
 	if err != nil {
 		return err
 	}
-	for id, k := range first {
-		if k.partition == b.p.partition && k.offset >= b.c.from && k.offset < b.c.to {
-			delete(first, id) // the block itself, by a view that a crash left without its table
-		}
-	}
 	for row := range t.cols.rows() {
 		id := [16]byte(t.cols.idHash.Row(row))
 		if wanted[id] && t.cols.end[row] == int8(Loaded) {

@@ -65,36 +65,43 @@ func (b *broker) partitions(ctx context.Context, assigned map[string][]kafka.Par
 	return out, nil
 }
 
-// claim is the block that a committed offset announces: [from, to), pending while to > from.
+// claim is a range of offsets, [from, to).
 type claim struct{ from, to int64 }
 
 func (c claim) pending() bool { return c.to > c.from }
 
-type claimMetadata struct {
-	To int64 `json:"to"`
+// mark is the metadata of a committed offset.
+type mark struct {
+	To      int64 `json:"to,omitempty"`      // a block from the offset up to here is in work
+	Settled bool  `json:"settled,omitempty"` // all before the offset is stored and told, and nothing after it is stored
 }
 
-// errFenced says that the broker refused a commit: another member owns the partition now. The worker
-// stops without a trace; the new owner goes on from the ledger.
+// errFenced says that the broker refused a commit: another member owns the partition now.
 var errFenced = errors.New("the group has a new generation")
 
-// commit writes the group offset of a partition with its claim. It fails with errFenced where the
-// generation is over, and with another error where the broker cannot answer.
-func (b *broker) commit(ctx context.Context, gen *kafka.Generation, p position, c claim) error {
-	meta := ""
-	if c.pending() {
-		raw, err := json.Marshal(claimMetadata{To: c.to})
-		if err != nil {
-			return err
-		}
-		meta = string(raw)
+// claim commits that a block is in work.
+func (b *broker) claim(ctx context.Context, gen *kafka.Generation, p position, c claim) error {
+	return b.commit(ctx, gen, p, c.from, mark{To: c.to})
+}
+
+// settle commits that a block is stored and told; clean says that nothing is stored beyond it.
+func (b *broker) settle(ctx context.Context, gen *kafka.Generation, p position, to int64, clean bool) error {
+	return b.commit(ctx, gen, p, to, mark{Settled: clean})
+}
+
+// commit writes the group offset of a partition. It fails with errFenced where the generation is over, and
+// with another error where the broker cannot answer.
+func (b *broker) commit(ctx context.Context, gen *kafka.Generation, p position, offset int64, m mark) error {
+	raw, err := json.Marshal(m)
+	if err != nil {
+		return err
 	}
 	res, err := b.client.OffsetCommit(ctx, &kafka.OffsetCommitRequest{
 		GroupID: b.group, GenerationID: int(gen.ID), MemberID: gen.MemberID,
-		Topics: map[string][]kafka.OffsetCommit{p.topic: {{Partition: p.partition, Offset: c.from, Metadata: meta}}},
+		Topics: map[string][]kafka.OffsetCommit{p.topic: {{Partition: p.partition, Offset: offset, Metadata: string(raw)}}},
 	})
 	if err != nil {
-		return fmt.Errorf("commit offset %d of %s/%d: %w", c.from, p.topic, p.partition, err)
+		return fmt.Errorf("commit offset %d of %s/%d: %w", offset, p.topic, p.partition, err)
 	}
 	for _, part := range res.Topics[p.topic] {
 		switch {
@@ -102,34 +109,32 @@ func (b *broker) commit(ctx context.Context, gen *kafka.Generation, p position, 
 		case errors.Is(part.Error, kafka.IllegalGeneration), errors.Is(part.Error, kafka.UnknownMemberId), errors.Is(part.Error, kafka.RebalanceInProgress):
 			return errFenced
 		default:
-			return fmt.Errorf("commit offset %d of %s/%d: %w", c.from, p.topic, p.partition, part.Error)
+			return fmt.Errorf("commit offset %d of %s/%d: %w", offset, p.topic, p.partition, part.Error)
 		}
 	}
 	return nil
 }
 
-// committed reads the group offset and claim of a partition; from is -1 where none was committed.
-func (b *broker) committed(ctx context.Context, p position) (claim, error) {
+// committed reads the group offset of a partition, -1 where there is none, and whether it was settled
+// clean. An offset that was moved by hand has no mark.
+func (b *broker) committed(ctx context.Context, p position) (offset int64, settled bool, err error) {
 	res, err := b.client.OffsetFetch(ctx, &kafka.OffsetFetchRequest{GroupID: b.group, Topics: map[string][]int{p.topic: {p.partition}}})
 	if err == nil {
 		err = res.Error
 	}
 	if err != nil {
-		return claim{}, fmt.Errorf("read offset of %s/%d: %w", p.topic, p.partition, err)
+		return -1, false, fmt.Errorf("read offset of %s/%d: %w", p.topic, p.partition, err)
 	}
-	if parts := res.Topics[p.topic]; len(parts) > 0 {
-		part := parts[0]
-		if part.Error != nil {
-			return claim{}, fmt.Errorf("read offset of %s/%d: %w", p.topic, p.partition, part.Error)
-		}
-		c := claim{from: part.CommittedOffset, to: part.CommittedOffset}
-		var m claimMetadata
-		if part.Metadata != "" && json.Unmarshal([]byte(part.Metadata), &m) == nil && m.To > c.from {
-			c.to = m.To
-		}
-		return c, nil
+	parts := res.Topics[p.topic]
+	if len(parts) == 0 {
+		return -1, false, nil
 	}
-	return claim{from: -1, to: -1}, nil
+	if parts[0].Error != nil {
+		return -1, false, fmt.Errorf("read offset of %s/%d: %w", p.topic, p.partition, parts[0].Error)
+	}
+	var m mark
+	settled = json.Unmarshal([]byte(parts[0].Metadata), &m) == nil && m.Settled
+	return parts[0].CommittedOffset, settled, nil
 }
 
 // reader fetches one partition from one connection. Not safe for concurrent use.

@@ -1,18 +1,19 @@
 // Package load moves welfare events from Kafka into ClickHouse for planners, exactly once: every
 // record that it reads ends as one of loaded, duplicate and rejected, whatever is killed and whenever.
 //
-// One partition is worked in blocks, [from, to) of its offsets, in these steps (the numbers stand in
-// the code again; why they suffice is in docs/decisions/0001-loader-protocol.md):
+// One partition is worked in blocks, [from, to) of its offsets, in these steps (protocol.go has them as a
+// state machine; why they suffice is in docs/decisions/0001-loader-protocol.md):
 //
-//	0 take over   position = end of the ledger; finish the block that the last owner claimed
+//	0 take over   position = end of the ledger; end the block that the last owner left
 //	1 fetch       records from the position on, up to a size and an age
 //	2 decide      decode, validate, find duplicates: one end for each record
-//	3 claim       commit the group offset from with {to}; the broker refuses a former owner
-//	4 insert      one native block, one row per record, token topic/partition/from-to
+//	3 claim       commit the group offset from, with a mark; the broker refuses a former owner
+//	4 insert      one native block, one row per record, token topic/partition/from; then whose is it?
 //	5 tell        letters to <topic>.dlq, outcomes to welfare.outcome
 //	6 settle      commit the group offset to
 //
-// Step 4 is the only one that decides: all ends of the block land in one part, or none does.
+// Step 4 is the only one that decides: all ends of the block land in one part, or none does, and of all
+// blocks that begin at one offset one is stored.
 package load
 
 import (

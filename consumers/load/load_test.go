@@ -212,6 +212,15 @@ func TestLoadEndsAClaimedBlock(t *testing.T) {
 	}
 }
 
+// insertBlock sends the block that t has decided.
+func insertBlock(ctx context.Context, s *store, t *topic, p position, c claim) error {
+	conn, err := s.connect(ctx)
+	if err != nil {
+		return err
+	}
+	return conn.insert(ctx, t.Type, p, c, t.cols)
+}
+
 // dieAfter does the first steps of the block [0, to) as a loader that then dies does.
 func (w *world) dieAfter(typ *event.Type, step int, to int64) {
 	w.t.Helper()
@@ -237,10 +246,10 @@ func (w *world) dieAfter(typ *event.Type, step int, to int64) {
 	t := l.topics[typ.Topic]
 	b, err := t.decide(ctx, p, c, recs)
 	if err == nil {
-		err = l.broker.commit(ctx, gen, p, c)
+		err = l.broker.claim(ctx, gen, p, c)
 	}
 	if err == nil && step >= 4 {
-		err = l.store.insert(ctx, typ, p, c, t.cols)
+		err = insertBlock(ctx, l.store, t, p, c)
 	}
 	if err == nil && step >= 5 {
 		var msgs []kafka.Message
@@ -274,13 +283,14 @@ func TestLoadTakesALateInsertOfAClaimedBlockForDone(t *testing.T) {
 		t.Fatal(err)
 	}
 	zt := zombie.topics[typ.Topic]
-	if _, err := zt.decide(t.Context(), r.p, claim{0, 2}, recs); err != nil {
+	late, err := zt.decide(t.Context(), r.p, claim{0, 2}, recs)
+	if err != nil {
 		t.Fatal(err)
 	}
 	w.dieAfter(typ, 3, 2) // the claim that the zombie made
 	w.start(&testSchemas{}, nil)
 	w.await(typ.Topic, 2)
-	if err := zombie.store.insert(t.Context(), typ, r.p, claim{0, 2}, zt.cols); err != nil {
+	if err := insertBlock(t.Context(), zombie.store, zt, r.p, claim{0, 2}); err != nil {
 		t.Fatal(err)
 	}
 	if n := w.count("count() FROM store.service_requested"); n != 2 {
@@ -289,7 +299,7 @@ func TestLoadTakesALateInsertOfAClaimedBlockForDone(t *testing.T) {
 	if got, want := w.books(typ.Topic), (Counts{2, 2, 0, 0}); got != want {
 		t.Errorf("%+v, want %+v", got, want)
 	}
-	if mine, err := zombie.store.owns(t.Context(), typ, r.p, claim{0, 2}, zombie.owner); err != nil || mine {
+	if mine, err := zombie.store.owns(t.Context(), r.p, claim{0, 2}, zombie.owner, late.at); err != nil || mine {
 		t.Errorf("the zombie takes the block for its own: %v, %v", mine, err)
 	}
 }
@@ -333,21 +343,32 @@ func TestCommitIsFenced(t *testing.T) {
 	}
 	gen := nextGeneration(t, group)
 	p := position{typ.Topic, 0}
-	if err := l.broker.commit(ctx, gen, p, claim{5, 9}); err != nil {
+	check := func(what string, offset int64, settled bool) {
+		t.Helper()
+		if at, clean, err := l.broker.committed(ctx, p); err != nil || at != offset || clean != settled {
+			t.Errorf("%s: offset %d, settled %t, %v", what, at, clean, err)
+		}
+	}
+	check("before all", -1, false)
+	if err := l.broker.claim(ctx, gen, p, claim{5, 9}); err != nil {
 		t.Fatal(err)
 	}
-	if c, err := l.broker.committed(ctx, p); err != nil || c != (claim{5, 9}) {
-		t.Errorf("claim %+v, %v", c, err)
+	check("claimed", 5, false)
+	if err := l.broker.settle(ctx, gen, p, 9, false); err != nil {
+		t.Fatal(err)
 	}
+	check("told", 9, false)
+	if err := l.broker.settle(ctx, gen, p, 9, true); err != nil {
+		t.Fatal(err)
+	}
+	check("settled", 9, true)
 	if err := group.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := l.broker.commit(ctx, gen, p, claim{9, 12}); err != errFenced { //nolint:errorlint // exactly this one
-		t.Errorf("a commit after leaving: %v", err)
+	if err := l.broker.claim(ctx, gen, p, claim{9, 12}); err != errFenced { //nolint:errorlint // exactly this one
+		t.Errorf("a claim after leaving: %v", err)
 	}
-	if c, err := l.broker.committed(ctx, p); err != nil || c != (claim{5, 9}) {
-		t.Errorf("claim %+v, %v", c, err)
-	}
+	check("after leaving", 9, true)
 }
 
 // nextGeneration joins; a broker that is new to groups says no until its offsets topic is there.

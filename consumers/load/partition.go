@@ -11,14 +11,22 @@ import (
 	"go.uber.org/zap"
 )
 
-// worker loads one partition for one generation of the group.
+// worker loads one partition for one generation of the group: it does what the protocol asks for.
 type worker struct {
 	l         *Loader
 	topic     *topic
 	partition int
 	gen       *kafka.Generation
-	gate      *sync.WaitGroup // counts the partitions of the topic that are not yet taken over
+	gate      *sync.WaitGroup // counts the partitions of the topic that have not brought the filter up to date
 	log       *zap.Logger
+
+	protocol
+	gathered func()      // tells the gate, once
+	holds    bool        // topic.mu
+	conn     *connection // see protocol.connection
+	recs     []kafka.Message
+	decided  *block
+	wait     backoff // between inserts that failed
 }
 
 // run works the partition until its generation ends (ctx), then lets the block in work end.
@@ -27,106 +35,185 @@ func (w *worker) run(ctx context.Context) {
 	defer cancel()
 	r := &reader{b: w.l.broker, p: w.position(), logEnd: -1}
 	defer r.close()
-	err := w.load(ctx, hard, r)
+	w.gathered = sync.OnceFunc(w.gate.Done)
+	defer w.gathered()
+	defer w.hold(false)
+	defer w.release()
+	w.protocol = newProtocol()
+	for w.do != actStop {
+		if ctx.Err() != nil && w.do <= actFetch {
+			return // no block is in work
+		}
+		w.hold(w.alone())
+		if err := w.connect(ctx, hard); err != nil {
+			return
+		}
+		res, err := w.perform(ctx, hard, r)
+		if err != nil {
+			if ctx.Err() == nil {
+				w.log.Error("partition stopped until the next assignment", zap.Error(err))
+			}
+			return
+		}
+		w.advance(res)
+		w.hold(w.alone())
+	}
+}
+
+// hold takes or leaves the topic.
+func (w *worker) hold(alone bool) {
 	switch {
-	case err == nil, errors.Is(err, errFenced), ctx.Err() != nil:
-	default:
-		w.log.Error("partition stopped until the next assignment", zap.Error(err))
+	case alone && !w.holds:
+		w.topic.mu.Lock()
+	case !alone && w.holds:
+		w.topic.mu.Unlock()
+	}
+	w.holds = alone
+}
+
+// connect takes a connection to the store where the protocol wants another one.
+func (w *worker) connect(ctx, hard context.Context) error {
+	if !w.connection() {
+		return nil
+	}
+	w.release()
+	if w.do <= actFetch {
+		hard = ctx
+	}
+	return w.retry(hard, "connect to ClickHouse", func() (err error) {
+		w.conn, err = w.l.store.connect(hard)
+		return err
+	})
+}
+
+func (w *worker) release() {
+	if w.conn != nil {
+		w.conn.release()
+		w.conn = nil
 	}
 }
 
 func (w *worker) position() position { return position{w.topic.Topic, w.partition} }
 
-// load takes the partition over and works it block by block. ctx ends when no new block may begin,
-// hard when the one in work must end too.
-func (w *worker) load(ctx, hard context.Context, r *reader) error {
-	next, err := w.takeOver(ctx, hard, r) // step 0
-	if err != nil {
-		return err
-	}
-	for ctx.Err() == nil {
-		recs := w.fetch(ctx, r, next) // step 1
-		if len(recs) == 0 {
-			continue
-		}
-		c := claim{from: next, to: recs[len(recs)-1].Offset + 1}
-		if err := w.work(hard, c, recs); err != nil { // steps 2 to 6
+// perform does the action that is due. ctx ends when no new block may begin, hard when the one in work
+// must end too. Outages are waited for; an error says that the worker must end.
+func (w *worker) perform(ctx, hard context.Context, r *reader) (res result, err error) {
+	p, st, br := w.position(), w.l.store, w.l.broker
+	switch w.do {
+	case actPosition:
+		err = w.retry(ctx, "take over", func() (err error) {
+			if res.offset, err = st.ledgerEnd(ctx, p); err != nil {
+				return err
+			}
+			at, settled, err := br.committed(ctx, p)
+			res.settled = settled && at == res.offset
 			return err
+		})
+	case actTail:
+		err = w.retry(ctx, "look for an unfinished block", func() (err error) {
+			res.block, err = st.tail(ctx, w.topic.Type, p, w.next)
+			return err
+		})
+	case actHeal:
+		err = w.retry(ctx, "complete the block's views", func() error { return st.heal(ctx, w.topic.Type, p, w.block) })
+	case actStart:
+		err = w.retry(ctx, "find the start of the log", func() (err error) {
+			res.offset, err = w.firstOffset(ctx, r)
+			return err
+		})
+	case actLearn:
+		if err = w.retry(ctx, "learn the ids that are stored", func() error { return w.learn(ctx) }); err == nil {
+			w.gathered()
 		}
-		next = c.to
+	case actGather:
+		err = w.awaitOthers(ctx)
+	case actRefetch:
+		w.recs, err = w.fetchRange(ctx, r, w.block)
+	case actRestore:
+		res.found, err = w.restore(hard)
+	case actFetch:
+		for w.recs = nil; len(w.recs) == 0; w.recs = w.fetch(ctx, r, w.next) {
+			if ctx.Err() != nil {
+				return res, ctx.Err()
+			}
+		}
+		res.offset = w.recs[len(w.recs)-1].Offset + 1
+	case actDecide:
+		err = w.retry(hard, "decide", func() (err error) {
+			w.decided, err = w.topic.decide(hard, p, w.block, w.recs)
+			return err
+		})
+	case actClaim:
+		err = w.retry(hard, "claim", func() error { return br.claim(hard, w.gen, p, w.block) })
+	case actInsert:
+		res.failed, err = w.insert(hard)
+	case actVerify:
+		err = w.retry(hard, "read whose block is stored", func() error {
+			mine, err := st.owns(hard, p, w.block, w.l.owner, w.decided.at)
+			res.failed = !mine
+			return err
+		})
+		if res.failed {
+			w.log.Warn("another loader stored the block", zap.Int64("from", w.block.from))
+		} else if err == nil {
+			w.l.stats.add(w.topic.Topic, w.decided.counts())
+		}
+	case actTell:
+		err = w.tell(hard)
+	case actSettle:
+		err = w.retry(hard, "settle", func() error { return br.settle(hard, w.gen, p, w.block.to, w.clean()) })
 	}
-	return nil
+	if errors.Is(err, errFenced) {
+		res.refused, err = true, nil
+	}
+	return res, err
 }
 
-// takeOver finds where the partition stands (step 0): the ledger says it, the group's offset only whether
-// a block was begun there. That block is ended as it was claimed: told again where it is stored, done
-// again with the same bounds, so the same token, where it is not. No partition of the topic decides a
-// block before the stored ones of all are whole, for their ids are looked up.
-func (w *worker) takeOver(ctx, hard context.Context, r *reader) (next int64, err error) {
-	whole := sync.OnceFunc(w.gate.Done)
-	defer whole()
-	next, pending, err := w.stand(ctx, r)
-	if err != nil {
-		return 0, err
+// insert sends the block once. A failure says nothing of what became of it.
+func (w *worker) insert(ctx context.Context) (failed bool, err error) {
+	err = w.conn.insert(ctx, w.topic.Type, w.position(), w.block, w.topic.cols)
+	if err == nil {
+		w.wait.reset()
+		return false, nil
 	}
-	p := w.position()
-	var stored map[int64]storedEnd
-	begun := pending.pending() && pending.to >= next && pending.from <= next
-	if begun {
-		if err := w.retry(ctx, "read back the claimed block", func() error {
-			stored, err = w.l.store.block(ctx, w.topic.Type, p, pending)
-			return err
-		}); err != nil {
-			return 0, err
-		}
+	if ctx.Err() != nil {
+		return true, ctx.Err()
 	}
-	if len(stored) > 0 {
-		if err := w.retry(ctx, "complete the block's views", func() error { return w.l.store.heal(ctx, w.topic.Type, p, pending) }); err != nil {
-			return 0, err
-		}
-	}
-	if err := w.retry(ctx, "learn the ids that are stored", func() error { return w.learn(ctx, pending, len(stored) > 0) }); err != nil {
-		return 0, err
-	}
-	whole()
-	if err := w.awaitOthers(ctx); err != nil || !begun {
-		return next, err
-	}
-	recs, err := w.fetchRange(ctx, r, pending)
-	if err != nil {
-		return 0, err
-	}
-	if len(stored) > 0 || pending.to == next {
-		return pending.to, w.finish(hard, pending, recs, stored)
-	}
-	if len(recs) == 0 { // retention took them meanwhile
-		return next, nil
-	}
-	return pending.to, w.work(hard, pending, recs)
+	w.log.Warn("insert failed, trying again", zap.Error(err))
+	w.wait.sleep(ctx)
+	return true, nil
 }
 
-// stand reads the partition's place in the ledger, or where its log begins, and its claim.
-func (w *worker) stand(ctx context.Context, r *reader) (next int64, pending claim, err error) {
+// restore makes the ends of a block out of its stored rows. It finds none where all are erased: they were
+// told of then.
+func (w *worker) restore(ctx context.Context) (found bool, err error) {
 	p := w.position()
-	if err := w.retry(ctx, "take over", func() error {
-		if next, err = w.l.store.ledgerEnd(ctx, p); err != nil {
+	err = w.retry(ctx, "read the block back", func() error {
+		stored, err := w.l.store.block(ctx, w.topic.Type, p, w.block)
+		if err != nil || len(stored) == 0 {
 			return err
 		}
-		pending, err = w.l.broker.committed(ctx, p)
-		return err
-	}); err != nil || next >= 0 {
-		return next, pending, err
-	}
-	err = w.retry(ctx, "find the start of the log", func() error {
-		next, err = w.firstOffset(ctx, r)
+		found = true
+		if !w.holds {
+			w.topic.mu.Lock()
+			defer w.topic.mu.Unlock()
+		}
+		w.decided, err = w.topic.restore(ctx, p, w.block, w.recs, stored)
 		return err
 	})
-	// A claim further on is of another life: records before it were loaded, and their ledger is gone. The
-	// store was emptied, or is another one, and everything is read again.
-	return next, pending, err
+	return found, err
 }
 
-// awaitOthers waits until all partitions of the topic that this generation has here are whole.
+// tell publishes what a stored block has to tell.
+func (w *worker) tell(ctx context.Context) error {
+	msgs, err := w.decided.messages(w.l.opt.DeadLetterBytes, w.l.opt.OutcomeSchemaID)
+	if err != nil {
+		return err
+	}
+	return w.retry(ctx, "publish letters and outcomes", func() error { return w.l.broker.produce(ctx, msgs) })
+}
+
+// awaitOthers waits until all partitions of the topic that this generation has here have learnt.
 func (w *worker) awaitOthers(ctx context.Context) error {
 	done := make(chan struct{})
 	go func() {
@@ -141,30 +228,14 @@ func (w *worker) awaitOthers(ctx context.Context) error {
 	}
 }
 
-// finish ends a block that is stored already (steps 5 and 6 again).
-func (w *worker) finish(ctx context.Context, c claim, recs []kafka.Message, stored map[int64]storedEnd) error {
-	p := w.position()
-	if len(stored) == 0 { // all erased since: it was told then
-		return w.settle(ctx, c)
-	}
-	var b *block
-	if err := w.retry(ctx, "restore the block", func() (err error) {
-		w.topic.mu.Lock()
-		defer w.topic.mu.Unlock()
-		b, err = w.topic.restore(ctx, p, c, recs, stored)
-		return err
-	}); err != nil {
-		return err
-	}
-	return w.tell(ctx, b)
-}
-
-// learn makes sure that the filter has the ids that other instances stored so far, and those of a block of
-// theirs whose views were completed just now.
-func (w *worker) learn(ctx context.Context, c claim, healed bool) error {
+// learn makes sure that the filter has the ids that other instances stored so far, and those of the block
+// whose views were completed just now.
+func (w *worker) learn(ctx context.Context) error {
 	t := w.topic
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	if !w.holds {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+	}
 	notOwner := w.l.owner
 	if !t.rebuilt {
 		notOwner = 0
@@ -180,10 +251,10 @@ func (w *worker) learn(ctx context.Context, c claim, healed bool) error {
 	for partition, g := range grown {
 		t.known[partition] = g.to
 	}
-	if !healed {
+	if !w.tail {
 		return nil
 	}
-	return w.l.store.loadBlockIDs(ctx, t.Type, w.position(), c, &t.filter)
+	return w.l.store.loadBlockIDs(ctx, t.Type, w.position(), w.block, &t.filter)
 }
 
 func (w *worker) firstOffset(ctx context.Context, r *reader) (int64, error) {
@@ -287,70 +358,6 @@ func (w *worker) fetchRange(ctx context.Context, r *reader, c claim) ([]kafka.Me
 		return nil
 	})
 	return recs, err
-}
-
-// work brings one block from its records to its settled offset (steps 2 to 6).
-func (w *worker) work(ctx context.Context, c claim, recs []kafka.Message) error {
-	b, err := w.store(ctx, c, recs)
-	if err != nil {
-		return err
-	}
-	w.l.stats.add(w.topic.Topic, b.counts())
-	return w.tell(ctx, b)
-}
-
-// store decides, claims and inserts a block (steps 2 to 4) with the topic to itself.
-func (w *worker) store(ctx context.Context, c claim, recs []kafka.Message) (*block, error) {
-	t, p := w.topic, w.position()
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	var b *block
-	if err := w.retry(ctx, "decide", func() (err error) { // step 2
-		b, err = t.decide(ctx, p, c, recs)
-		return err
-	}); err != nil {
-		return nil, err
-	}
-	claimed := time.Now()
-	if err := w.retry(ctx, "claim", func() error { return w.l.broker.commit(ctx, w.gen, p, c) }); err != nil { // step 3
-		return nil, err
-	}
-	if err := w.retry(ctx, "insert", func() error { return w.l.store.insert(ctx, t.Type, p, c, t.cols) }); err != nil { // step 4
-		return nil, err
-	}
-	if time.Since(claimed) < w.l.opt.SessionTimeout/2 {
-		return b, nil // nobody else can have had the partition since the claim
-	}
-	mine := false
-	if err := w.retry(ctx, "read back the block's owner", func() (err error) {
-		mine, err = w.l.store.owns(ctx, t.Type, p, c, w.l.owner)
-		return err
-	}); err != nil {
-		return nil, err
-	}
-	if !mine {
-		w.log.Warn("another loader stored the block, stopping", zap.Int64("from", c.from), zap.Int64("to", c.to))
-		return nil, errFenced
-	}
-	return b, nil
-}
-
-// tell publishes what a stored block has to tell and settles it (steps 5 and 6).
-func (w *worker) tell(ctx context.Context, b *block) error {
-	msgs, err := b.messages(w.l.opt.DeadLetterBytes, w.l.opt.OutcomeSchemaID)
-	if err != nil {
-		return err
-	}
-	if err := w.retry(ctx, "publish letters and outcomes", func() error { return w.l.broker.produce(ctx, msgs) }); err != nil { // step 5
-		return err
-	}
-	return w.settle(ctx, b.c)
-}
-
-// settle commits the end of a block that is stored and told (step 6).
-func (w *worker) settle(ctx context.Context, c claim) error {
-	done := claim{from: c.to, to: c.to}
-	return w.retry(ctx, "settle", func() error { return w.l.broker.commit(ctx, w.gen, w.position(), done) })
 }
 
 // retry calls f until it succeeds, is fenced or ctx ends, waiting longer each time.

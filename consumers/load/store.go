@@ -60,15 +60,34 @@ func (s *store) close() {
 func (s *store) do(ctx context.Context, q ch.Query) error {
 	ctx, cancel := context.WithTimeout(ctx, queryTime)
 	defer cancel()
-	var c *ch.Client
-	select {
-	case c = <-s.pool:
-	default:
-		var err error
-		if c, err = ch.Dial(ctx, s.options); err != nil {
-			return err
-		}
+	c, err := s.take(ctx)
+	if err != nil {
+		return err
 	}
+	return s.doOn(ctx, c, q)
+}
+
+// take returns an idle connection or a new one.
+func (s *store) take(ctx context.Context) (*ch.Client, error) {
+	select {
+	case c := <-s.pool:
+		return c, nil
+	default:
+		return ch.Dial(ctx, s.options)
+	}
+}
+
+// give puts a connection among the idle ones.
+func (s *store) give(c *ch.Client) {
+	select {
+	case s.pool <- c:
+	default:
+		_ = c.Close()
+	}
+}
+
+// doOn runs a query on c, and gives c back if it can be used again.
+func (s *store) doOn(ctx context.Context, c *ch.Client, q ch.Query) error {
 	err := c.Do(ctx, q)
 	if c.IsClosed() {
 		return err
@@ -77,12 +96,58 @@ func (s *store) do(ctx context.Context, q ch.Query) error {
 		_ = c.Close()
 		return err
 	}
-	select {
-	case s.pool <- c:
-	default:
-		_ = c.Close()
-	}
+	s.give(c)
 	return err
+}
+
+// connection is one that lives now: whatever it sends is lost if the engine dies from here on.
+type connection struct {
+	s *store
+	c *ch.Client // nil once it was used
+}
+
+// connect returns a connection that is known to live.
+func (s *store) connect(ctx context.Context) (*connection, error) {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	for {
+		c, err := s.take(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if c.Ping(ctx) == nil {
+			return &connection{s, c}, nil
+		}
+		_ = c.Close() // an idle one that died
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// release gives the connection back, where it was not used.
+func (c *connection) release() {
+	if c.c != nil {
+		c.s.give(c.c)
+		c.c = nil
+	}
+}
+
+var errConnectionUsed = errors.New("the connection was used for an insert already")
+
+// insert stores a block: all of its rows, or, where its token is known, none. It can be called once.
+func (c *connection) insert(ctx context.Context, t *event.Type, p position, b claim, cols *columns) error {
+	if c.c == nil {
+		return errConnectionUsed
+	}
+	ctx, cancel := context.WithTimeout(ctx, queryTime)
+	defer cancel()
+	client := c.c
+	c.c = nil
+	if err := c.s.doOn(ctx, client, ch.Query{Body: cols.input.Into(t.Table), Input: cols.input, Settings: atomicInsert(token(p, b))}); err != nil {
+		return fmt.Errorf("insert %d rows of block %s: %w", cols.rows(), token(p, b), err)
+	}
+	return nil
 }
 
 // atomicInsert are the settings under which an insert of one block is one part, known by its token.
@@ -103,19 +168,9 @@ func atomicInsert(token string) []ch.Setting {
 	}
 }
 
+// token names a block by where it begins: of all that begin there one is stored.
 func token(p position, c claim) string {
-	return fmt.Sprintf("%s/%d/%d-%d", p.topic, p.partition, c.from, c.to)
-}
-
-// insert stores a block: all of its rows, or, where its token is known, none.
-func (s *store) insert(ctx context.Context, t *event.Type, p position, c claim, cols *columns) error {
-	err := s.do(ctx, ch.Query{
-		Body: cols.input.Into(t.Table), Input: cols.input, Settings: atomicInsert(token(p, c)),
-	})
-	if err != nil {
-		return fmt.Errorf("insert %d rows of block %s: %w", cols.rows(), token(p, c), err)
-	}
-	return nil
+	return fmt.Sprintf("%s/%d/%d", p.topic, p.partition, c.from)
 }
 
 // ledgerEnd is the offset after the last block of the ledger; -1 where the ledger has none.
@@ -130,6 +185,32 @@ func (s *store) ledgerEnd(ctx context.Context, p position) (int64, error) {
 		return 0, fmt.Errorf("read the ledger's end of %s/%d: %w", p.topic, p.partition, errors.Join(err))
 	}
 	return end[0], nil
+}
+
+// tail is the last block of a partition: one whose views were left behind the table, beyond the ledger's
+// end, else the ledger's last; not pending where there is none.
+func (s *store) tail(ctx context.Context, t *event.Type, p position, end int64) (claim, error) {
+	var from, to proto.ColInt64
+	result := proto.Results{{Name: "from", Data: &from}, {Name: "to", Data: &to}}
+	err := s.do(ctx, ch.Query{
+		Body: "SELECT toInt64(_from) AS from, toInt64(_to) AS to FROM store." + t.Table +
+			" WHERE _partition = {partition:UInt32} AND _offset >= {end:UInt64} ORDER BY from LIMIT 1",
+		Parameters: ch.Parameters(map[string]any{"partition": p.partition, "end": max(end, 0)}), Result: result,
+	})
+	if err == nil && len(from) == 0 {
+		err = s.do(ctx, ch.Query{
+			Body: "SELECT toInt64(from_offset) AS from, toInt64(to_offset) AS to FROM store.ledger WHERE topic = {topic:String} AND partition = {partition:UInt32} " +
+				"ORDER BY from_offset DESC LIMIT 1",
+			Parameters: ch.Parameters(map[string]any{"topic": p.topic, "partition": p.partition}), Result: result,
+		})
+	}
+	if err != nil {
+		return claim{}, fmt.Errorf("look for the last block of %s/%d: %w", p.topic, p.partition, err)
+	}
+	if len(from) == 0 {
+		return claim{}, nil
+	}
+	return claim{from[0], to[0]}, nil
 }
 
 // storedEnd is one stored row of a block.
@@ -174,19 +255,21 @@ func (s *store) block(ctx context.Context, t *event.Type, p position, c claim) (
 	return out, nil
 }
 
-// owns tells whether the stored rows of a block are those that owner sent.
-func (s *store) owns(ctx context.Context, t *event.Type, p position, c claim, owner uint64) (bool, error) {
+// owns tells whether the ledger's block at c.from is the one that owner decided at an instant.
+func (s *store) owns(ctx context.Context, p position, c claim, owner uint64, decided time.Time) (bool, error) {
 	var n proto.ColUInt64
 	err := s.do(ctx, ch.Query{
-		Body: "SELECT count() AS n FROM store." + t.Table +
-			" WHERE _partition = {partition:UInt32} AND _offset >= {from:UInt64} AND _offset < {to:UInt64} AND _owner != {owner:UInt64}",
-		Parameters: ch.Parameters(map[string]any{"partition": p.partition, "from": c.from, "to": c.to, "owner": owner}),
-		Result:     proto.Results{{Name: "n", Data: &n}},
+		Body: "SELECT count() AS n FROM store.ledger WHERE topic = {topic:String} AND partition = {partition:UInt32} AND from_offset = {from:UInt64} " +
+			"AND to_offset = {to:UInt64} AND owner = {owner:UInt64} AND loaded_at = fromUnixTimestamp64Milli({decided:Int64}, 'UTC')",
+		Parameters: ch.Parameters(map[string]any{
+			"topic": p.topic, "partition": p.partition, "from": c.from, "to": c.to, "owner": owner, "decided": decided.UnixMilli(),
+		}),
+		Result: proto.Results{{Name: "n", Data: &n}},
 	})
 	if err != nil || len(n) == 0 {
-		return false, fmt.Errorf("read the owner of block %s: %w", token(p, c), errors.Join(err))
+		return false, fmt.Errorf("read whose block %s is: %w", token(p, c), errors.Join(err))
 	}
-	return n[0] == 0, nil
+	return n[0] > 0, nil
 }
 
 // heal inserts the stored rows of a block again under its token. The table drops them; a view that a

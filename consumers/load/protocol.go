@@ -1,0 +1,148 @@
+package load
+
+// protocol is what the owner of a partition does, one action after the other, as a pure state machine: it
+// knows neither clock nor I/O. Its worker performs the action that it asks for until that succeeds, and
+// tells it the result by advance. protocol_test.go drives it through a million schedules of crashes, lost
+// replies, zombies and rebalances; docs/decisions/0001-loader-protocol.md says why it is as it is.
+//
+// What it rests on: a block begins where the ledger ends, and its token names only that beginning. Of
+// several blocks that begin at one offset, whoever sends them and wherever they end, the first insert
+// counts and the others are dropped whole. So blocks form a chain, and an owner needs only to find out
+// whether the link is its own.
+//
+// One thing the token does not do: where the engine died between a block and its views, the next insert with
+// that token fills the views, whosever it is. So nobody but the owner may send one then. A former owner
+// cannot: it sends over a connection that it had before its claim, which the engine's death has ended, and
+// its next claim is refused. And an owner sends its first block over the connection by which it found no
+// such block (connection).
+type protocol struct {
+	do     action
+	next   int64 // the ledger's end, as far as is known here; -1 while the ledger has nothing
+	block  claim // the block in work
+	tail   bool  // block is the last one of an earlier owner, to be ended
+	begun  bool  // a block of this owner is stored
+	unsure bool  // a block is stored here, whole or half, whose ids the filter may lack
+}
+
+// action is what a worker has to do next. The numbers are those of the package's documentation.
+type action uint8
+
+const (
+	actPosition action = iota + 1 // 0 read the ledger's end and the group's offset
+	actTail                       // 0 find the block that may be half stored or untold
+	actHeal                       // 0 complete that block's views
+	actStart                      // 0 find the first offset of the log
+	actLearn                      // 0 bring the filter up to date
+	actGather                     // 0 wait until all partitions of the topic here have done so
+	actRefetch                    // 0 read the records of that block again
+	actRestore                    // 0 make its ends out of the stored rows
+	actFetch                      // 1 read new records
+	actDecide                     // 2 give each an end
+	actClaim                      // 3 commit the group offset with the mark of a block in work
+	actInsert                     // 4 store the block
+	actVerify                     // 4 find out whose block is stored
+	actTell                       // 5 publish letters and outcomes
+	actSettle                     // 6 commit the group offset after the block
+	actStop                       // another owner has the partition
+)
+
+// result is what came of an action. Which fields count depends on the action.
+type result struct {
+	offset  int64 // actPosition: end of the ledger, or -1; actStart: first offset; actFetch: end of what was read
+	settled bool  // actPosition: the group's offset is the ledger's end, and was committed as clean
+	block   claim // actTail: the block; not pending where there is none
+	found   bool  // actRestore: there are rows to tell of
+	refused bool  // actClaim, actSettle: the broker knows a newer generation
+	failed  bool  // actInsert: it is not known whether the block is stored; actVerify: another's block is
+}
+
+func newProtocol() protocol { return protocol{do: actPosition, next: -1} }
+
+// advance takes the result of the action and moves to the next.
+func (p *protocol) advance(r result) {
+	switch p.do {
+	case actPosition:
+		p.next = r.offset
+		if r.settled {
+			p.do = actLearn
+		} else {
+			p.do = actTail
+		}
+	case actTail:
+		p.block, p.tail = r.block, r.block.pending()
+		switch {
+		case p.tail:
+			p.do = actHeal
+		case p.next < 0:
+			p.do = actStart
+		default:
+			p.do = actLearn
+		}
+	case actHeal:
+		p.do = actLearn
+	case actStart:
+		p.next, p.do = r.offset, actLearn
+	case actLearn:
+		p.unsure, p.do = false, actGather
+	case actGather:
+		if p.tail {
+			p.do = actRefetch
+		} else {
+			p.do = actFetch
+		}
+	case actRefetch:
+		p.do = actRestore
+	case actRestore:
+		if r.found {
+			p.do = actTell
+		} else {
+			p.do = actSettle
+		}
+	case actFetch:
+		p.block, p.do = claim{p.next, r.offset}, actDecide
+	case actDecide:
+		p.do = actClaim
+	case actClaim:
+		if r.refused {
+			p.do = actStop
+		} else {
+			p.do = actInsert
+		}
+	case actInsert:
+		switch {
+		case !r.failed:
+			p.do = actVerify
+		case p.begun:
+			p.do = actClaim
+		default:
+			*p = protocol{do: actPosition, next: -1, unsure: true}
+		}
+	case actVerify:
+		if r.failed {
+			*p = protocol{do: actPosition, next: -1, unsure: true} // the chain went on elsewhere
+		} else {
+			p.begun, p.do = true, actTell
+		}
+	case actTell:
+		p.do = actSettle
+	case actSettle:
+		if r.refused {
+			p.do = actStop
+		} else {
+			p.next, p.tail, p.do = p.block.to, false, actFetch
+		}
+	case actStop:
+	}
+}
+
+// clean tells whether the offset that actSettle commits may say that nothing is stored beyond the block: a
+// former owner may have a block half stored there until a block of this owner is stored.
+func (p *protocol) clean() bool { return p.begun }
+
+// connection tells whether the worker must take a new connection to the store for the action; it keeps the
+// one that it has for all the others, and an insert over one that is gone fails.
+func (p *protocol) connection() bool { return p.do == actPosition || p.do == actClaim && p.begun }
+
+// alone tells whether the topic must be the worker's alone while it does the action: from the decision of a
+// block until it is known to be stored whole, so that the next to decide finds its ids.
+func (p *protocol) alone() bool { return p.unsure || p.do >= actDecide && p.do <= actVerify }
