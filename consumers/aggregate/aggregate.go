@@ -19,6 +19,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/welfarehub/welfarehub/pkg/event"
+	"github.com/welfarehub/welfarehub/pkg/fault"
 )
 
 // Options of an Aggregator. DB is required, the rest has defaults.
@@ -92,7 +93,7 @@ func New(o Options) *Aggregator {
 		o.HealAfter = 2 * time.Second
 	}
 	if o.fail == nil {
-		o.fail = func(string) error { return nil }
+		o.fail = func(step string) error { fault.At("aggregate", step); return nil }
 	}
 	return &Aggregator{opts: o, log: o.Logger, sweepAll: true}
 }
@@ -298,7 +299,7 @@ func (a *Aggregator) insert(ctx context.Context, books *books, batch *batch, wor
 		return fmt.Errorf("insert cycle %d into store.contrib: %w", books.cycle+1, err)
 	}
 	defer func() { _ = out.Close() }() // after Send it does nothing
-	now := time.Now().UTC()
+	now := fault.Now().UTC()
 	err = a.difference(ctx, scope{wanted: wantedGroups, read: readGroups, snapshot: batch.snapshot(), touched: touched}, batch.now,
 		func(g id, k cell, m measures) error { return appendCell(out, g, k, m, now) })
 	if err != nil {

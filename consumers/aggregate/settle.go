@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/welfarehub/welfarehub/pkg/fault"
 )
 
 // settleOverlap is how long before a block another owner may have stored a copy that the block's owner
@@ -58,7 +60,7 @@ func (a *Aggregator) settle(ctx context.Context, batch *batch, work *work) (int,
 	if err != nil {
 		return found, fmt.Errorf("insert into store.settled: %w", err)
 	}
-	now := time.Now().UTC()
+	now := fault.Now().UTC()
 	for p, s := range batch.spans {
 		if err := out.Append(typeOf(p.no).Topic, p.partition, s.to, now); err != nil {
 			return found, fmt.Errorf("insert into store.settled: %w", err)
@@ -136,7 +138,7 @@ func (a *Aggregator) supersede(ctx context.Context, no uint8, losers []loser, wo
 	if err != nil {
 		return fmt.Errorf("insert into store.superseded: %w", err)
 	}
-	now := time.Now().UTC()
+	now := fault.Now().UTC()
 	for rows.Next() {
 		var partition uint32
 		var offset uint64

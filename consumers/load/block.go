@@ -3,12 +3,9 @@ package load
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,15 +14,14 @@ import (
 
 	"github.com/welfarehub/welfarehub/pkg/dedup"
 	"github.com/welfarehub/welfarehub/pkg/event"
-	"github.com/welfarehub/welfarehub/pkg/privacy"
-	"github.com/welfarehub/welfarehub/pkg/validate"
+	"github.com/welfarehub/welfarehub/pkg/fault"
+	"github.com/welfarehub/welfarehub/pkg/record"
 )
 
 // topic is what the partitions of one topic share in this process.
 type topic struct {
 	*event.Type
-	l        *Loader
-	decoders decoders
+	l *Loader
 
 	// mu is held from the decision of a block to its insert: two partitions of one topic must not both
 	// take the same id for new.
@@ -38,18 +34,17 @@ type topic struct {
 
 	household int // index of householdPseudonym; -1 where the event has none
 
-	cols    *columns
-	row     *event.Row
-	check   *validate.Validator
-	res     validate.Result
-	headers []event.Header
-	hasher  event.Hasher
+	cols   *record.Columns
+	reader *record.Reader
+	row    *event.Row // of the reader
+	hasher event.Hasher
 }
 
 func newTopic(t *event.Type, l *Loader) *topic {
+	r := record.NewReader(t, l.opt.Schemas, l.opt.MaxValueBytes)
 	return &topic{
-		Type: t, l: l, decoders: decoders{src: l.opt.Schemas}, known: map[int]int64{},
-		household: t.Field("householdPseudonym"), cols: newColumns(t), row: event.NewRow(t), check: validate.New(),
+		Type: t, l: l, known: map[int]int64{},
+		household: t.Field("householdPseudonym"), cols: record.NewColumns(t), reader: r, row: r.Row,
 	}
 }
 
@@ -64,27 +59,12 @@ type block struct {
 
 // ended is the end of one record, with what its outcome and letter need.
 type ended struct {
-	end      End
+	end      record.End
 	flags    uint16
 	schemaID int
 	source   string // empty where it could not be read
 	eventID  string // empty where it could not be read
-	why      *rejection
-}
-
-// rejection is why a record was rejected. It holds no value of the record.
-type rejection struct {
-	Code        string   `json:"code"`
-	Codes       []string `json:"codes"`
-	Field       string   `json:"field"`
-	Message     string   `json:"message"`
-	Source      *string  `json:"source"`
-	EventID     *string  `json:"event_id"`
-	ValueHash   string   `json:"value_hash"`
-	OfPartition *int     `json:"of_partition,omitempty"`
-	OfOffset    *int64   `json:"of_offset,omitempty"`
-	OfHash      string   `json:"of_hash,omitempty"`
-	Hash        string   `json:"hash,omitempty"`
+	why      *record.Rejection
 }
 
 // copyOf is the detail of a duplicate.
@@ -119,8 +99,8 @@ func (t *topic) decide(ctx context.Context, p position, c claim, recs []kafka.Me
 			return nil, err
 		}
 	}
-	b := &block{p: p, c: c, at: time.Now().UTC().Truncate(time.Millisecond), recs: recs, ends: make([]ended, len(recs))}
-	t.cols.reset()
+	b := &block{p: p, c: c, at: fault.Now().UTC().Truncate(time.Millisecond), recs: recs, ends: make([]ended, len(recs))}
+	t.cols.Reset()
 	var waiting []deferred
 	for i := range recs {
 		end, err := t.read(ctx, &recs[i])
@@ -144,74 +124,26 @@ func (t *topic) decide(ctx context.Context, p position, c claim, recs []kafka.Me
 	if err := t.resolve(ctx, b, waiting); err != nil {
 		return nil, err
 	}
-	t.cols.seal(p.partition, c.from, c.to, t.l.owner, b.at)
+	t.cols.Seal(p.partition, c.from, c.to, t.l.owner, b.at)
 	return b, nil
 }
 
 // read decodes and validates one record into t.row.
 func (t *topic) read(ctx context.Context, m *kafka.Message) (ended, error) {
-	e := ended{end: Loaded}
-	poison := func(code, field, message string) (ended, error) {
-		e.end = Rejected
-		e.why = &rejection{Code: code, Codes: []string{code}, Field: field, Message: message}
-		return e, nil
+	v, err := t.reader.Read(ctx, m)
+	e := ended{end: record.Loaded, flags: v.Flags, schemaID: v.SchemaID, source: v.Source, eventID: v.EventID, why: v.Why}
+	if v.Why != nil {
+		e.end = record.Rejected
 	}
-	if len(m.Value) == 0 {
-		return poison("P01", "", "value is null or empty; a record is annulled by a RecordRevoked event, not by a tombstone")
-	}
-	if len(m.Value) < event.FrameSize+1 || m.Value[0] != 0 {
-		return poison("P02", "", "value does not begin with the Confluent frame: byte 0, four bytes of schema id; is the serializer's wire format Confluent?")
-	}
-	e.schemaID = int(int32(binary.BigEndian.Uint32(m.Value[1:])))
-	if len(m.Value) > t.l.opt.MaxValueBytes {
-		return poison("P06", "", fmt.Sprintf("value has %d bytes, the limit is %d (max-value-bytes)", len(m.Value), t.l.opt.MaxValueBytes))
-	}
-	schema, found, err := t.decoders.get(ctx, t.Type, e.schemaID)
-	if err != nil {
-		return e, err
-	}
-	if !found {
-		return poison("P03", "", fmt.Sprintf("schema id %d is not in the registry; register the schema before publishing", e.schemaID))
-	}
-	if schema.dec == nil {
-		return poison(schema.code, "", schema.problem)
-	}
-	if err := schema.dec.Decode(m.Value[event.FrameSize:], t.row); err != nil {
-		var d *event.DecodeError
-		if !errors.As(err, &d) {
-			return e, err
-		}
-		return poison(d.Code, d.Field, d.Problem)
-	}
-	e.source, e.eventID = t.row.Str(event.Source), strings.ToLower(t.row.Str(event.EventID))
-	t.headers = validate.Headers(t.headers[:0], m.Headers)
-	t.check.Check(t.row, validate.Meta{Key: m.Key, Timestamp: m.Time.UnixMilli(), Headers: t.headers}, &t.res)
-	e.flags = t.res.Flags
-	if t.res.OK() {
-		return e, nil
-	}
-	first := t.res.Violations[0]
-	e.end = Rejected
-	e.why = &rejection{Code: string(first.Code), Codes: t.res.Codes(), Field: first.Field, Message: first.Message}
-	e.source, e.eventID = identifier(e.source, 200), identifier(e.eventID, 64)
-	return e, nil
-}
-
-// identifier is an identifier of a rejected event as it may be told: not one that is overlong or holds a
-// codice fiscale.
-func identifier(s string, limit int) string {
-	if len(s) > limit || privacy.ContainsCF([]byte(s)) {
-		return ""
-	}
-	return s
+	return e, err
 }
 
 // accept adds the row of the event in t.row. Where its subject is erased it is loaded, its id and content
 // hash stay known, and it still moves the horizon; the rest is not stored.
 func (t *topic) accept(b *block, d *deferred) {
 	e := &b.ends[d.at]
-	t.cols.appendRow(&meta{
-		offset: b.recs[d.at].Offset, end: Loaded, gone: t.erase(), schemaID: e.schemaID, flags: e.flags, idHash: d.id, contentHash: d.content,
+	t.cols.AppendRow(&record.Meta{
+		Offset: b.recs[d.at].Offset, End: record.Loaded, Gone: t.erase(), SchemaID: e.schemaID, Flags: e.flags, IDHash: d.id, ContentHash: d.content,
 	}, t.row.Vals)
 }
 
@@ -227,7 +159,7 @@ func (t *topic) reject(b *block, i int) {
 	if e.eventID != "" {
 		why.EventID = &e.eventID
 	}
-	t.cols.appendRow(&meta{offset: b.recs[i].Offset, end: Rejected, schemaID: e.schemaID, detail: mustJSON(why)}, nil)
+	t.cols.AppendRow(&record.Meta{Offset: b.recs[i].Offset, End: record.Rejected, SchemaID: e.schemaID, Detail: mustJSON(why)}, nil)
 }
 
 // mustJSON encodes a detail, whose types always encode.
@@ -255,10 +187,10 @@ func (t *topic) resolve(ctx context.Context, b *block, waiting []deferred) error
 	if err != nil {
 		return err
 	}
-	for row := range t.cols.rows() {
-		id := [16]byte(t.cols.idHash.Row(row))
-		if wanted[id] && t.cols.end[row] == int8(Loaded) {
-			first[id] = known{b.p.partition, int64(t.cols.offset[row]), [32]byte(t.cols.contentHash.Row(row))}
+	for row := range t.cols.Rows() {
+		id := [16]byte(t.cols.IDHash.Row(row))
+		if wanted[id] && t.cols.End[row] == int8(record.Loaded) {
+			first[id] = known{b.p.partition, int64(t.cols.Offset[row]), [32]byte(t.cols.ContentHash.Row(row))}
 		}
 	}
 	for i := range waiting {
@@ -275,14 +207,14 @@ func (t *topic) resolve(ctx context.Context, b *block, waiting []deferred) error
 			t.accept(b, d)
 			first[d.id] = known{b.p.partition, b.recs[d.at].Offset, d.content}
 		case k.content == d.content:
-			e.end = Duplicate
-			t.cols.appendRow(&meta{
-				offset: b.recs[d.at].Offset, end: Duplicate, schemaID: e.schemaID,
-				detail: mustJSON(copyOf{e.source, e.eventID, k.partition, k.offset}),
+			e.end = record.Duplicate
+			t.cols.AppendRow(&record.Meta{
+				Offset: b.recs[d.at].Offset, End: record.Duplicate, SchemaID: e.schemaID,
+				Detail: mustJSON(copyOf{e.source, e.eventID, k.partition, k.offset}),
 			}, nil)
 		default:
-			e.end, e.flags = Rejected, 0
-			e.why = &rejection{
+			e.end, e.flags = record.Rejected, 0
+			e.why = &record.Rejection{
 				Code: "E07", Codes: []string{"E07"}, Field: "eventId",
 				Message:     fmt.Sprintf("eventId was published before, at partition %d offset %d, with another content; a correction has a new eventId and a higher recordVersion", k.partition, k.offset),
 				OfPartition: &k.partition, OfOffset: &k.offset, OfHash: hex.EncodeToString(k.content[:]), Hash: hex.EncodeToString(d.content[:]),
@@ -298,11 +230,11 @@ func (b *block) counts() Counts {
 	c := Counts{Read: int64(len(b.ends))}
 	for i := range b.ends {
 		switch b.ends[i].end {
-		case Loaded:
+		case record.Loaded:
 			c.Loaded++
-		case Duplicate:
+		case record.Duplicate:
 			c.Duplicate++
-		case Rejected:
+		case record.Rejected:
 			c.Rejected++
 		}
 	}

@@ -29,21 +29,17 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/welfarehub/welfarehub/pkg/event"
+	"github.com/welfarehub/welfarehub/pkg/fault"
 	wkafka "github.com/welfarehub/welfarehub/pkg/kafka"
+	"github.com/welfarehub/welfarehub/pkg/record"
 )
-
-// SchemaSource finds writer schemas by id. It reports an id that the registry does not know by an error
-// that registry.IsNotFound recognises; every other error is taken for an outage and tried again.
-type SchemaSource interface {
-	SchemaByID(ctx context.Context, id int) (string, error)
-}
 
 // Options configure a Loader. Zero values take the defaults that the comments give.
 type Options struct {
 	Cluster         wkafka.Cluster
-	Group           string        // consumer group; welfarehub-load
-	DSN             string        // ClickHouse, native protocol
-	Schemas         SchemaSource  //
+	Group           string // consumer group; welfarehub-load
+	DSN             string // ClickHouse, native protocol
+	Schemas         record.SchemaSource
 	OutcomeSchemaID int           // registry id of OutcomesReported
 	MaxRecords      int           // records of a block at most; 50,000
 	MaxBytes        int           // bytes of keys, values and headers of a block, about; 8 MiB
@@ -160,6 +156,7 @@ func (l *Loader) runGroup(ctx context.Context, wait *backoff) error {
 }
 
 func (l *Loader) startGeneration(ctx context.Context, gen *kafka.Generation) {
+	fault.At("before", "generation")
 	n := 0
 	all, err := l.broker.partitions(ctx, gen.Assignments)
 	if err != nil {

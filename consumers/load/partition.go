@@ -9,6 +9,8 @@ import (
 
 	"github.com/segmentio/kafka-go"
 	"go.uber.org/zap"
+
+	"github.com/welfarehub/welfarehub/pkg/fault"
 )
 
 // worker loads one partition for one generation of the group: it does what the protocol asks for.
@@ -48,7 +50,9 @@ func (w *worker) run(ctx context.Context) {
 		if err := w.connect(ctx, hard); err != nil {
 			return
 		}
+		fault.At("before", w.do.String())
 		res, err := w.perform(ctx, hard, r)
+		fault.At("after", w.do.String())
 		if err != nil {
 			if ctx.Err() == nil {
 				w.log.Error("partition stopped until the next assignment", zap.Error(err))

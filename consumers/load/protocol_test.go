@@ -355,7 +355,7 @@ func (w *simWorld) perform(k *simWorker, mode int) {
 			w.tell(k)
 		}
 	}
-	w.say("process %d: partition %d generation %d: %s %+v", k.in.owner, p, k.gen, actionNames[do], r)
+	w.say("process %d: partition %d generation %d: %s %+v", k.in.owner, p, k.gen, do, r)
 	if mode == lostReply {
 		w.say("FAULT lost reply")
 		return
@@ -549,8 +549,4 @@ func (w *simWorld) checkLedger(p int, end int64) error {
 		return simFault(fmt.Sprintf("partition %d: the ledger ends at %d, the log at %d", p, at, end))
 	}
 	return nil
-}
-
-var actionNames = [...]string{
-	"", "position", "tail", "heal", "start", "learn", "gather", "refetch", "restore", "fetch", "decide", "claim", "insert", "verify", "tell", "settle", "stop",
 }

@@ -13,6 +13,8 @@ import (
 
 	"github.com/welfarehub/welfarehub/pkg/dedup"
 	"github.com/welfarehub/welfarehub/pkg/event"
+	"github.com/welfarehub/welfarehub/pkg/record"
+	"github.com/welfarehub/welfarehub/pkg/fault"
 )
 
 // store is the loader's side of ClickHouse, over the native protocol. Every error is an outage to its
@@ -136,7 +138,7 @@ func (c *connection) release() {
 var errConnectionUsed = errors.New("the connection was used for an insert already")
 
 // insert stores a block: all of its rows, or, where its token is known, none. It can be called once.
-func (c *connection) insert(ctx context.Context, t *event.Type, p position, b claim, cols *columns) error {
+func (c *connection) insert(ctx context.Context, t *event.Type, p position, b claim, cols *record.Columns) error {
 	if c.c == nil {
 		return errConnectionUsed
 	}
@@ -144,8 +146,8 @@ func (c *connection) insert(ctx context.Context, t *event.Type, p position, b cl
 	defer cancel()
 	client := c.c
 	c.c = nil
-	if err := c.s.doOn(ctx, client, ch.Query{Body: cols.input.Into(t.Table), Input: cols.input, Settings: atomicInsert(token(p, b))}); err != nil {
-		return fmt.Errorf("insert %d rows of block %s: %w", cols.rows(), token(p, b), err)
+	if err := c.s.doOn(ctx, client, ch.Query{Body: cols.Input.Into(t.Table), Input: cols.Input, Settings: atomicInsert(token(p, b))}); err != nil {
+		return fmt.Errorf("insert %d rows of block %s: %w", cols.Rows(), token(p, b), err)
 	}
 	return nil
 }
@@ -215,7 +217,7 @@ func (s *store) tail(ctx context.Context, t *event.Type, p position, end int64) 
 
 // storedEnd is one stored row of a block.
 type storedEnd struct {
-	end      End
+	end      record.End
 	flags    uint16
 	detail   string
 	loadedAt time.Time
@@ -244,7 +246,7 @@ func (s *store) block(ctx context.Context, t *event.Type, p position, c claim) (
 		},
 		OnResult: func(context.Context, proto.Block) error {
 			for i := range offset {
-				out[int64(offset[i])] = storedEnd{End(end[i]), flags[i], detail.Row(i), time.UnixMilli(at[i]).UTC()}
+				out[int64(offset[i])] = storedEnd{record.End(end[i]), flags[i], detail.Row(i), time.UnixMilli(at[i]).UTC()}
 			}
 			return nil
 		},
@@ -339,6 +341,7 @@ func (s *store) loadIDs(ctx context.Context, t *event.Type, f *dedup.Filter, not
 		Parameters: ch.Parameters(map[string]any{"owner": notOwner}),
 		Result:     proto.Results{{Name: "id_hash", Data: &id}},
 		OnResult: func(context.Context, proto.Block) error {
+			fault.At("during", "rebuild")
 			for i := range id.Rows() {
 				key := [16]byte(id.Row(i))
 				f.TestAndAdd(&key)
@@ -382,7 +385,7 @@ func (s *store) putLogEnds(ctx context.Context, ends map[position]int64) error {
 		end       proto.ColUInt64
 		at        = new(proto.ColDateTime64).WithPrecision(proto.PrecisionMilli).WithLocation(time.UTC)
 	)
-	now := time.Now()
+	now := fault.Now()
 	for p, e := range ends {
 		topic.Append(p.topic)
 		partition.Append(uint32(p.partition))
