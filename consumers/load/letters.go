@@ -16,6 +16,7 @@ import (
 
 	"github.com/welfarehub/welfarehub/pkg/event"
 	"github.com/welfarehub/welfarehub/pkg/privacy"
+	"github.com/welfarehub/welfarehub/pkg/record"
 	"github.com/welfarehub/welfarehub/pkg/validate"
 )
 
@@ -94,7 +95,7 @@ func outcomes(b *block, schemaID int) ([]kafka.Message, error) {
 		if e.why != nil {
 			o.Codes = e.why.Codes
 		}
-		if e.end == Loaded {
+		if e.end == record.Loaded {
 			o.Flags = validate.FlagNames(e.flags)
 		}
 		bySource[source] = append(bySource[source], o)
@@ -127,7 +128,7 @@ func outcomes(b *block, schemaID int) ([]kafka.Message, error) {
 func (b *block) messages(maxLetter, outcomeSchemaID int) ([]kafka.Message, error) {
 	var out []kafka.Message
 	for i := range b.ends {
-		if b.ends[i].end == Rejected {
+		if b.ends[i].end == record.Rejected {
 			out = append(out, letter(b, i, maxLetter))
 		}
 	}
@@ -145,11 +146,11 @@ func (t *topic) restore(ctx context.Context, p position, c claim, recs []kafka.M
 		if err != nil {
 			return nil, err
 		}
-		e := ended{end: Loaded, flags: now.flags, schemaID: now.schemaID, source: now.source, eventID: now.eventID}
+		e := ended{end: record.Loaded, flags: now.flags, schemaID: now.schemaID, source: now.source, eventID: now.eventID}
 		if s, ok := stored[recs[i].Offset]; ok {
 			b.at, e.end, e.flags = s.loadedAt, s.end, s.flags
-			if s.end == Rejected {
-				e.why = &rejection{}
+			if s.end == record.Rejected {
+				e.why = &record.Rejection{}
 				if err := json.Unmarshal([]byte(s.detail), e.why); err != nil {
 					return nil, fmt.Errorf("read the stored reason of %s/%d offset %d: %w", p.topic, p.partition, recs[i].Offset, err)
 				}

@@ -18,6 +18,7 @@ import (
 	"github.com/welfarehub/welfarehub/pkg/clickhouse"
 	"github.com/welfarehub/welfarehub/pkg/event"
 	wkafka "github.com/welfarehub/welfarehub/pkg/kafka"
+	"github.com/welfarehub/welfarehub/pkg/record"
 	"github.com/welfarehub/welfarehub/pkg/registry"
 	"github.com/welfarehub/welfarehub/pkg/testkit"
 	"github.com/welfarehub/welfarehub/pkg/validate/validtest"
@@ -134,7 +135,7 @@ func (w *world) publish(msgs ...kafka.Message) {
 }
 
 // start runs a loader until stop is called.
-func (w *world) start(schemas SchemaSource, change func(*Options)) (l *Loader, stop func()) {
+func (w *world) start(schemas record.SchemaSource, change func(*Options)) (l *Loader, stop func()) {
 	w.t.Helper()
 	opt := Options{
 		Cluster: w.cluster, Group: w.group, DSN: w.dsn, Schemas: schemas, OutcomeSchemaID: 17,

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/welfarehub/welfarehub/pkg/record"
 )
 
 var (
@@ -409,9 +411,9 @@ func (w *simWorld) decide(k *simWorker) {
 		if !there {
 			continue // retention took it
 		}
-		row := simRow{offset: at, end: Loaded, id: rec.id, content: rec.content}
+		row := simRow{offset: at, end: record.Loaded, id: rec.id, content: rec.content}
 		if rec.poison {
-			row.end = Rejected
+			row.end = record.Rejected
 			b.rows = append(b.rows, row)
 			continue
 		}
@@ -429,9 +431,9 @@ func (w *simWorld) decide(k *simWorker) {
 			k.in.filter[rec.id] = true
 			here[rec.id] = simKnown{k.partition, at, rec.content}
 		case known.content == rec.content:
-			row.end = Duplicate
+			row.end = record.Duplicate
 		default:
-			row.end = Rejected
+			row.end = record.Rejected
 		}
 		b.rows = append(b.rows, row)
 	}
@@ -453,7 +455,7 @@ func (w *simWorld) mustBeNew(k *simWorker, id int) {
 				continue
 			}
 			for _, r := range b.rows {
-				if r.id == id && r.end == Loaded {
+				if r.id == id && r.end == record.Loaded {
 					broken("process %d takes id %d for new at partition %d, and has it in block %s", k.in.owner, id, k.partition, b)
 				}
 			}
@@ -486,7 +488,7 @@ func (w *simWorld) check() error {
 					return simFault(fmt.Sprintf("partition %d offset %d is stored twice", p, r.offset))
 				}
 				rows[r.offset] = r
-				if r.end == Loaded {
+				if r.end == record.Loaded {
 					loaded[r.id] = append(loaded[r.id], simKnown{p, r.offset, r.content})
 				}
 			}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+
+	"github.com/welfarehub/welfarehub/pkg/record"
 )
 
 // The world in which protocol_test.go runs the protocol: a log, a group, a store with its views, and
@@ -18,7 +20,7 @@ type simRecord struct {
 // simRow is a stored row: the end of one record.
 type simRow struct {
 	offset      int64
-	end         End
+	end         record.End
 	id, content int
 }
 
@@ -74,7 +76,7 @@ func (s *simStore) insert(b *simBlock, token string, idsFirst bool, n, now int) 
 			s.ledger = append(s.ledger, b)
 		case "ids":
 			for _, r := range b.rows {
-				if r.end == Loaded {
+				if r.end == record.Loaded {
 					s.ids[r.id] = append(s.ids[r.id], simKnown{b.partition, r.offset, r.content})
 				}
 			}
@@ -144,7 +146,7 @@ type simWorld struct {
 	procs     []*simProcess
 	owners    int
 	serials   int
-	told      []map[int64]End
+	told      []map[int64]record.End
 	trace     []string
 	faults    int // that may still come
 }
@@ -154,7 +156,7 @@ func newSimWorld(rng *rand.Rand, mutant string) *simWorld {
 	partitions := 1 + rng.IntN(3)
 	for range partitions {
 		w.log = append(w.log, nil)
-		w.told = append(w.told, map[int64]End{})
+		w.told = append(w.told, map[int64]record.End{})
 		w.committed = append(w.committed, simCommit{offset: -1})
 		w.start = append(w.start, int64(rng.IntN(2)*rng.IntN(3)))
 	}

@@ -13,8 +13,8 @@ import (
 
 	"github.com/welfarehub/welfarehub/pkg/dedup"
 	"github.com/welfarehub/welfarehub/pkg/event"
-	"github.com/welfarehub/welfarehub/pkg/record"
 	"github.com/welfarehub/welfarehub/pkg/fault"
+	"github.com/welfarehub/welfarehub/pkg/record"
 )
 
 // store is the loader's side of ClickHouse, over the native protocol. Every error is an outage to its

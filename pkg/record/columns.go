@@ -1,7 +1,8 @@
-package load
+package record
 
 import (
 	"encoding/hex"
+	"strconv"
 	"time"
 
 	"github.com/ClickHouse/ch-go/proto"
@@ -22,20 +23,21 @@ const (
 
 func (e End) String() string { return [...]string{"", "LOADED", "DUPLICATE", "REJECTED"}[e] }
 
-// columns is the native block of a storage table: system columns and one column per field. It is
+// Columns is the native block of a storage table: system columns and one column per field. It is
 // reused from block to block; the engine casts text to LowCardinality and numbers to Enum8.
-type columns struct {
+type Columns struct {
 	partition, schemaID proto.ColUInt32
-	offset, from, to    proto.ColUInt64
-	end                 proto.ColInt8
+	Offset              proto.ColUInt64
+	from, to            proto.ColUInt64
+	End                 proto.ColInt8
 	gone, hashVersion   proto.ColUInt8
 	flags               proto.ColUInt16
-	idHash, contentHash proto.ColFixedStr
+	IDHash, ContentHash proto.ColFixedStr
 	owner               proto.ColUInt64
 	detail              proto.ColStr
 	loadedAt            *proto.ColDateTime64
 	fields              []column
-	input               proto.Input
+	Input               proto.Input
 }
 
 // column holds the values of one field.
@@ -45,22 +47,23 @@ type column interface {
 	put(v *event.Value)
 }
 
-func newColumns(t *event.Type) *columns {
-	c := &columns{
-		idHash: proto.ColFixedStr{Size: 16}, contentHash: proto.ColFixedStr{Size: 32},
+// NewColumns returns an empty block for the storage table of t.
+func NewColumns(t *event.Type) *Columns {
+	c := &Columns{
+		IDHash: proto.ColFixedStr{Size: 16}, ContentHash: proto.ColFixedStr{Size: 32},
 		loadedAt: new(proto.ColDateTime64).WithPrecision(proto.PrecisionMilli).WithLocation(time.UTC),
 	}
-	c.input = proto.Input{
+	c.Input = proto.Input{
 		{Name: "_partition", Data: &c.partition},
-		{Name: "_offset", Data: &c.offset},
+		{Name: "_offset", Data: &c.Offset},
 		{Name: "_from", Data: &c.from},
 		{Name: "_to", Data: &c.to},
-		{Name: "_end", Data: &c.end},
+		{Name: "_end", Data: &c.End},
 		{Name: "_gone", Data: &c.gone},
 		{Name: "_schema_id", Data: &c.schemaID},
 		{Name: "_flag_bits", Data: &c.flags},
-		{Name: "_id_hash", Data: &c.idHash},
-		{Name: "_content_hash", Data: &c.contentHash},
+		{Name: "_id_hash", Data: &c.IDHash},
+		{Name: "_content_hash", Data: &c.ContentHash},
 		{Name: "_hash_version", Data: &c.hashVersion},
 		{Name: "_owner", Data: &c.owner},
 		{Name: "_detail", Data: &c.detail},
@@ -70,46 +73,48 @@ func newColumns(t *event.Type) *columns {
 		f := &t.Fields[i]
 		col := newColumn(f)
 		c.fields = append(c.fields, col)
-		c.input = append(c.input, proto.InputColumn{Name: f.Column, Data: col})
+		c.Input = append(c.Input, proto.InputColumn{Name: f.Column, Data: col})
 	}
 	return c
 }
 
-func (c *columns) reset() {
-	c.input.Reset()
+// Reset empties the block.
+func (c *Columns) Reset() {
+	c.Input.Reset()
 }
 
-func (c *columns) rows() int { return len(c.offset) }
+// Rows is how many rows the block has.
+func (c *Columns) Rows() int { return len(c.Offset) }
 
-// meta is what a row holds besides its event.
-type meta struct {
-	offset      int64
-	end         End
-	gone        bool // of the event only occurredAt is stored
-	schemaID    int
-	flags       uint16
-	idHash      [16]byte
-	contentHash [32]byte
-	detail      []byte
+// Meta is what a row holds besides its event.
+type Meta struct {
+	Offset      int64
+	End         End
+	Gone        bool // of the event only occurredAt is stored
+	SchemaID    int
+	Flags       uint16
+	IDHash      [16]byte
+	ContentHash [32]byte
+	Detail      []byte
 }
 
-// appendRow adds one record. vals are the event's values, or nil for a record that is not loaded.
-func (c *columns) appendRow(m *meta, vals []event.Value) {
-	c.offset.Append(uint64(m.offset))
-	c.end.Append(int8(m.end))
-	if m.gone {
+// AppendRow adds one record. vals are the event's values, or nil for a record that is not loaded.
+func (c *Columns) AppendRow(m *Meta, vals []event.Value) {
+	c.Offset.Append(uint64(m.Offset))
+	c.End.Append(int8(m.End))
+	if m.Gone {
 		c.gone.Append(1)
 	} else {
 		c.gone.Append(0)
 	}
-	c.schemaID.Append(uint32(m.schemaID))
-	c.flags.Append(m.flags)
-	c.idHash.Append(m.idHash[:])
-	c.contentHash.Append(m.contentHash[:])
+	c.schemaID.Append(uint32(m.SchemaID))
+	c.flags.Append(m.Flags)
+	c.IDHash.Append(m.IDHash[:])
+	c.ContentHash.Append(m.ContentHash[:])
 	c.hashVersion.Append(event.HashVersion)
-	c.detail.AppendBytes(m.detail)
+	c.detail.AppendBytes(m.Detail)
 	for i, col := range c.fields {
-		if vals == nil || m.gone && i != event.OccurredAt {
+		if vals == nil || m.Gone && i != event.OccurredAt {
 			col.put(&nothing)
 			continue
 		}
@@ -120,9 +125,9 @@ func (c *columns) appendRow(m *meta, vals []event.Value) {
 // nothing is the value of every field of a record that is not loaded.
 var nothing = event.Value{Null: true}
 
-// seal fills the columns that are the same for all rows of the block.
-func (c *columns) seal(partition int, from, to int64, owner uint64, at time.Time) {
-	for range c.rows() {
+// Seal fills the columns that are the same for all rows of the block.
+func (c *Columns) Seal(partition int, from, to int64, owner uint64, at time.Time) {
+	for range c.Rows() {
 		c.partition.Append(uint32(partition))
 		c.from.Append(uint64(from))
 		c.to.Append(uint64(to))
@@ -264,6 +269,6 @@ type decimals struct {
 }
 
 func (c *decimals) Type() proto.ColumnType {
-	return proto.ColumnTypeDecimal.With(itoa(c.precision), itoa(c.scale))
+	return proto.ColumnTypeDecimal.With(strconv.Itoa(c.precision), strconv.Itoa(c.scale))
 }
 func (c *decimals) put(v *event.Value) { c.Append(v.Int) }

@@ -1,10 +1,9 @@
-package load
+package record
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"sync"
 
 	"github.com/hamba/avro/v2"
@@ -13,7 +12,11 @@ import (
 	"github.com/welfarehub/welfarehub/pkg/registry"
 )
 
-func itoa(n int) string { return strconv.Itoa(n) }
+// SchemaSource finds writer schemas by id. It reports an id that the registry does not know by an error
+// that registry.IsNotFound recognises; every other error is taken for an outage.
+type SchemaSource interface {
+	SchemaByID(ctx context.Context, id int) (string, error)
+}
 
 // decoders are the resolutions of the writer schemas of one topic, by registry id, for ever: a schema id
 // never changes its meaning.
