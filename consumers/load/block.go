@@ -55,6 +55,7 @@ type block struct {
 	at   time.Time // of the decision
 	recs []kafka.Message
 	ends []ended
+	gone int64 // of the loaded, those of subjects that were erased before
 }
 
 // ended is the end of one record, with what its outcome and letter need.
@@ -142,8 +143,12 @@ func (t *topic) read(ctx context.Context, m *kafka.Message) (ended, error) {
 // hash stay known, and it still moves the horizon; the rest is not stored.
 func (t *topic) accept(b *block, d *deferred) {
 	e := &b.ends[d.at]
+	gone := t.erase()
+	if gone {
+		b.gone++
+	}
 	t.cols.AppendRow(&record.Meta{
-		Offset: b.recs[d.at].Offset, End: record.Loaded, Gone: t.erase(), SchemaID: e.schemaID, Flags: e.flags, IDHash: d.id, ContentHash: d.content,
+		Offset: b.recs[d.at].Offset, End: record.Loaded, Gone: gone, SchemaID: e.schemaID, Flags: e.flags, IDHash: d.id, ContentHash: d.content,
 	}, t.row.Vals)
 }
 

@@ -23,6 +23,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -31,6 +32,7 @@ import (
 	"github.com/welfarehub/welfarehub/pkg/event"
 	"github.com/welfarehub/welfarehub/pkg/fault"
 	wkafka "github.com/welfarehub/welfarehub/pkg/kafka"
+	"github.com/welfarehub/welfarehub/pkg/metrics"
 	"github.com/welfarehub/welfarehub/pkg/record"
 )
 
@@ -49,6 +51,7 @@ type Options struct {
 	SessionTimeout  time.Duration // of the consumer group; 10 s
 	DrainTimeout    time.Duration // a block in work when the loader must stop has this long to end; 10 s
 	Logger          *zap.Logger
+	Metrics         *metrics.Load // none where nil
 
 	refresh time.Duration // what other instances did is read again when it is older than this; 1 s
 }
@@ -89,6 +92,7 @@ type Loader struct {
 	store  *store
 	topics map[string]*topic
 	stats  Stats
+	member atomic.Bool // of a generation of the group
 
 	erasures erasures
 }
@@ -145,6 +149,7 @@ func (l *Loader) runGroup(ctx context.Context, wait *backoff) error {
 		return fmt.Errorf("join group %s: %w", l.opt.Group, err)
 	}
 	defer group.Close()
+	defer l.left()
 	for {
 		gen, err := group.Next(ctx)
 		if err != nil {
@@ -174,6 +179,8 @@ func (l *Loader) startGeneration(ctx context.Context, gen *kafka.Generation) {
 		}
 	}
 	l.stats.generation(n)
+	l.opt.Metrics.Generation(n)
+	l.member.Store(true)
 	l.log.Info("partitions assigned", zap.Int("partitions", n), zap.Int32("generation", gen.ID))
 }
 

@@ -144,7 +144,10 @@ func (w *worker) perform(ctx, hard context.Context, r *reader) (res result, err 
 		res.offset = w.recs[len(w.recs)-1].Offset + 1
 	case actDecide:
 		err = w.retry(hard, "decide", func() (err error) {
-			w.decided, err = w.topic.decide(hard, p, w.block, w.recs)
+			start := time.Now()
+			if w.decided, err = w.topic.decide(hard, p, w.block, w.recs); err == nil {
+				w.l.opt.Metrics.Decided(time.Since(start))
+			}
 			return err
 		})
 	case actClaim:
@@ -160,7 +163,7 @@ func (w *worker) perform(ctx, hard context.Context, r *reader) (res result, err 
 		if res.failed {
 			w.log.Warn("another loader stored the block", zap.Int64("from", w.block.from))
 		} else if err == nil {
-			w.l.stats.add(w.topic.Topic, w.decided.counts())
+			w.stored()
 		}
 	case actTell:
 		err = w.tell(hard)
@@ -175,14 +178,17 @@ func (w *worker) perform(ctx, hard context.Context, r *reader) (res result, err 
 
 // insert sends the block once. A failure says nothing of what became of it.
 func (w *worker) insert(ctx context.Context) (failed bool, err error) {
+	start := time.Now()
 	err = w.conn.insert(ctx, w.topic.Type, w.position(), w.block, w.topic.cols)
 	if err == nil {
+		w.l.opt.Metrics.Inserted(time.Since(start))
 		w.wait.reset()
 		return false, nil
 	}
 	if ctx.Err() != nil {
 		return true, ctx.Err()
 	}
+	w.l.opt.Metrics.Retry(w.do.String())
 	w.log.Warn("insert failed, trying again", zap.Error(err))
 	w.wait.sleep(ctx)
 	return true, nil
@@ -320,10 +326,12 @@ func (w *worker) fetch(ctx context.Context, r *reader, next int64) []kafka.Messa
 		case errors.As(err, &lost):
 			w.log.Error("records were lost to the topic's retention; was the loader down for longer than the topic keeps records?",
 				zap.Int64("from", lost.from), zap.Int64("to", lost.first))
+			w.l.opt.Metrics.Lost(w.topic.Topic, lost.first-lost.from)
 			at = lost.first
 		case len(recs) > 0:
 			return recs // load what is here, meet the fault with the next fetch
 		default:
+			w.l.opt.Metrics.Retry(w.do.String())
 			w.log.Warn("fetch failed, trying again", zap.Error(err))
 			wait.sleep(ctx)
 		}
@@ -375,6 +383,7 @@ func (w *worker) retry(ctx context.Context, what string, f func() error) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
+		w.l.opt.Metrics.Retry(w.do.String())
 		w.log.Warn(what+" failed, trying again", zap.Error(err))
 		wait.sleep(ctx)
 	}
