@@ -19,6 +19,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/welfarehub/welfarehub/pkg/event"
+	"github.com/welfarehub/welfarehub/pkg/metrics"
 	"github.com/welfarehub/welfarehub/pkg/fault"
 )
 
@@ -26,6 +27,8 @@ import (
 type Options struct {
 	DB     driver.Conn
 	Logger *zap.Logger
+	// Metrics take what is measured. Default: nothing is.
+	Metrics *metrics.Aggregate
 	// Interval is the pause between cycles when the ledger has nothing new. Default 200 ms.
 	Interval time.Duration
 	// MaxRecords bounds the records of a cycle, give or take a block. Default 200,000.
@@ -117,11 +120,15 @@ func (a *Aggregator) Run(ctx context.Context) error {
 			return nil
 		case err != nil:
 			delay = min(max(2*delay, a.opts.Interval), 30*time.Second)
+			a.opts.Metrics.Failed("cycle")
 			a.log.Error("aggregate: cycle failed, trying again", zap.Error(err), zap.Duration("in", delay))
 		case stats.More:
 			delay = 0
 		default:
 			delay = a.opts.Interval
+		}
+		if err == nil {
+			a.measure(&stats)
 		}
 		if err == nil && stats.Cycle > 0 {
 			a.log.Debug("aggregate: cycle", zap.Uint64("cycle", stats.Cycle), zap.Uint64("records", stats.Records),
@@ -156,13 +163,15 @@ func (a *Aggregator) runSweeps(ctx context.Context) {
 		case <-wait:
 			asked, wait = a.apart, nil
 		case <-asked:
-			if err := beside.sweepNow(ctx); err != nil && ctx.Err() == nil {
+			if err := a.timed("sweep", func() error { return beside.sweepNow(ctx) }); err != nil && ctx.Err() == nil {
+				a.opts.Metrics.Failed("sweep")
 				a.log.Error("aggregate: removal of erased rows failed, trying again", zap.Error(err))
 				a.sweepLater()
 			}
 			asked, wait = nil, time.After(max(a.opts.SweepEvery, time.Second))
 		case <-purge:
-			if err := beside.purge(ctx); err != nil && ctx.Err() == nil {
+			if err := a.timed("purge", func() error { return beside.purge(ctx) }); err != nil && ctx.Err() == nil {
+				a.opts.Metrics.Failed("purge")
 				a.log.Error("aggregate: bytes of erased rows not purged, trying again", zap.Error(err), zap.Duration("in", a.opts.PurgeEvery))
 			}
 			purge = time.After(a.opts.PurgeEvery)
