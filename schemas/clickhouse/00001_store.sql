@@ -885,21 +885,31 @@ CREATE TABLE IF NOT EXISTS welfare.replays (
     id UUID COMMENT 'Id of the replay.',
     who String COMMENT 'Who asked for it.',
     why String COMMENT 'Why.',
+    what String COMMENT 'What was selected, as JSON; of a key its SHA-256.',
+    target String COMMENT 'What was done with it: restore, or topic: or file: and the name of where it was copied to.',
     topic LowCardinality(String) COMMENT 'Topic.',
     partition UInt32 COMMENT 'Partition of the topic.',
     from_offset UInt64 COMMENT 'First offset read.',
-    to_offset UInt64 COMMENT 'End of the range, exclusive.',
+    to_offset UInt64 COMMENT 'End of the range, exclusive: the end of the log when the replay began, or what was asked for.',
+    position UInt64 COMMENT 'Done up to here, exclusive.',
     started_at DateTime64(3, 'UTC') COMMENT 'Begin.',
+    updated_at DateTime64(3, 'UTC') COMMENT 'Last progress.',
     finished_at Nullable(DateTime64(3, 'UTC')) COMMENT 'End; NULL while it runs, or when it was cut off.',
-    read UInt64 COMMENT 'Records read again.',
-    loaded UInt64 COMMENT 'Of them booked as loaded.',
-    duplicate UInt64 COMMENT 'Of them booked as duplicate.',
-    rejected UInt64 COMMENT 'Of them booked as rejected.',
-    restored UInt64 COMMENT 'Rows that were missing and are stored again.'
-) ENGINE = ReplacingMergeTree
+    read UInt64 COMMENT 'Records read again that were selected: the sum of the columns that follow, save copied.',
+    present UInt64 COMMENT 'Of them loaded, with their row in place.',
+    restored UInt64 COMMENT 'Of them loaded, with a row that was missing and is stored again.',
+    duplicate UInt64 COMMENT 'Of them duplicates.',
+    rejected UInt64 COMMENT 'Of them rejected.',
+    erased UInt64 COMMENT 'Of them loaded and erased.',
+    superseded UInt64 COMMENT 'Of them loaded, and taken out by a copy in another partition.',
+    pending UInt64 COMMENT 'Of them not loaded yet: the loader has not come to them.',
+    unknown UInt64 COMMENT 'Of them such whose row is missing while nothing says that they were loaded, or that cannot be decoded any more.',
+    copied UInt64 COMMENT 'Records copied to the target.',
+    codes Map(LowCardinality(String), UInt64) COMMENT 'The rejected by their first code.'
+) ENGINE = ReplacingMergeTree(updated_at)
 ORDER BY (id, topic, partition)
 SETTINGS non_replicated_deduplication_window = 10000
-COMMENT 'Replays: what was read again, by whom and why. The ledger is not touched by them.';
+COMMENT 'Replays, one row per replay and partition: what was read again, by whom and why. The ledger is not touched by them. Of a row that repeats until merged the latest updated_at counts: read it with FINAL.';
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS store.service_offer_published_to_ids TO store.ids AS
 SELECT toUInt8(1) AS type, _id_hash AS id_hash, _partition AS partition, _offset AS offset,
