@@ -19,8 +19,8 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/welfarehub/welfarehub/pkg/event"
-	"github.com/welfarehub/welfarehub/pkg/metrics"
 	"github.com/welfarehub/welfarehub/pkg/fault"
+	"github.com/welfarehub/welfarehub/pkg/metrics"
 )
 
 // Options of an Aggregator. DB is required, the rest has defaults.

@@ -3446,7 +3446,49 @@ FROM (
 GROUP BY topic, partition
 COMMENT 'How far the hub is, by partition: nothing lags where the four offsets are equal.';
 
+CREATE OR REPLACE VIEW welfare.sources (
+    `topic` LowCardinality(String) COMMENT 'Topic.',
+    `source` LowCardinality(String) COMMENT 'Source, as in the events.',
+    `events` UInt64 COMMENT 'Its events that are stored, in all versions.',
+    `last_loaded_at` DateTime64(3, 'UTC') COMMENT 'When the hub took the last of them.'
+)
+DEFINER = CURRENT_USER SQL SECURITY DEFINER
+AS SELECT toLowCardinality('welfare.supply.offer') AS topic, source, count() AS events, max(_loaded_at) AS last_loaded_at FROM store.service_offer_published WHERE _end = 'loaded' AND _gone = 0 GROUP BY source
+UNION ALL
+SELECT toLowCardinality('welfare.supply.capacity') AS topic, source, count() AS events, max(_loaded_at) AS last_loaded_at FROM store.capacity_changed WHERE _end = 'loaded' AND _gone = 0 GROUP BY source
+UNION ALL
+SELECT toLowCardinality('welfare.demand.request') AS topic, source, count() AS events, max(_loaded_at) AS last_loaded_at FROM store.service_requested WHERE _end = 'loaded' AND _gone = 0 GROUP BY source
+UNION ALL
+SELECT toLowCardinality('welfare.demand.assessment') AS topic, source, count() AS events, max(_loaded_at) AS last_loaded_at FROM store.need_assessed WHERE _end = 'loaded' AND _gone = 0 GROUP BY source
+UNION ALL
+SELECT toLowCardinality('welfare.demand.waiting') AS topic, source, count() AS events, max(_loaded_at) AS last_loaded_at FROM store.waiting_list_changed WHERE _end = 'loaded' AND _gone = 0 GROUP BY source
+UNION ALL
+SELECT toLowCardinality('welfare.demand.benefit') AS topic, source, count() AS events, max(_loaded_at) AS last_loaded_at FROM store.benefit_decided WHERE _end = 'loaded' AND _gone = 0 GROUP BY source
+UNION ALL
+SELECT toLowCardinality('welfare.demand.delivery') AS topic, source, count() AS events, max(_loaded_at) AS last_loaded_at FROM store.service_delivered WHERE _end = 'loaded' AND _gone = 0 GROUP BY source
+UNION ALL
+SELECT toLowCardinality('welfare.ref.territory') AS topic, source, count() AS events, max(_loaded_at) AS last_loaded_at FROM store.territory_upserted WHERE _end = 'loaded' AND _gone = 0 GROUP BY source
+UNION ALL
+SELECT toLowCardinality('welfare.ref.population') AS topic, source, count() AS events, max(_loaded_at) AS last_loaded_at FROM store.population_reported WHERE _end = 'loaded' AND _gone = 0 GROUP BY source
+UNION ALL
+SELECT toLowCardinality('welfare.poverty.deprivation') AS topic, source, count() AS events, max(_loaded_at) AS last_loaded_at FROM store.deprivation_observed WHERE _end = 'loaded' AND _gone = 0 GROUP BY source
+UNION ALL
+SELECT toLowCardinality('welfare.school.session') AS topic, source, count() AS events, max(_loaded_at) AS last_loaded_at FROM store.activity_session_held WHERE _end = 'loaded' AND _gone = 0 GROUP BY source
+UNION ALL
+SELECT toLowCardinality('welfare.school.attendance') AS topic, source, count() AS events, max(_loaded_at) AS last_loaded_at FROM store.attendance_recorded WHERE _end = 'loaded' AND _gone = 0 GROUP BY source
+UNION ALL
+SELECT toLowCardinality('welfare.school.indicator') AS topic, source, count() AS events, max(_loaded_at) AS last_loaded_at FROM store.indicator_observed WHERE _end = 'loaded' AND _gone = 0 GROUP BY source
+UNION ALL
+SELECT toLowCardinality('welfare.school.feedback') AS topic, source, count() AS events, max(_loaded_at) AS last_loaded_at FROM store.feedback_recorded WHERE _end = 'loaded' AND _gone = 0 GROUP BY source
+UNION ALL
+SELECT toLowCardinality('welfare.control.revocation') AS topic, source, count() AS events, max(_loaded_at) AS last_loaded_at FROM store.record_revoked WHERE _end = 'loaded' AND _gone = 0 GROUP BY source
+UNION ALL
+SELECT toLowCardinality('welfare.control.erasure') AS topic, source, count() AS events, max(_loaded_at) AS last_loaded_at FROM store.subject_erased WHERE _end = 'loaded' AND _gone = 0 GROUP BY source
+COMMENT 'When the hub last took an event of each source, by topic. It reads two columns of every row: ask it seldom.';
+
 -- +goose Down
+
+DROP VIEW IF EXISTS welfare.sources SYNC;
 
 DROP VIEW IF EXISTS welfare.freshness SYNC;
 

@@ -258,3 +258,19 @@ FROM (
 )
 GROUP BY topic, partition`,
 }
+
+func sourcesView() view {
+	return view{
+		name: "welfare.sources",
+		doc:  "When the hub last took an event of each source, by topic. It reads two columns of every row: ask it seldom.",
+		columns: [][3]string{
+			{"topic", "LowCardinality(String)", "Topic."},
+			{"source", "LowCardinality(String)", "Source, as in the events."},
+			{"events", "UInt64", "Its events that are stored, in all versions."},
+			{"last_loaded_at", instant, "When the hub took the last of them."},
+		},
+		query: union(event.Types, func(t *event.Type) string {
+			return fmt.Sprintf("SELECT toLowCardinality('%s') AS topic, source, count() AS events, max(_loaded_at) AS last_loaded_at FROM store.%s WHERE _end = 'loaded' AND _gone = 0 GROUP BY source", t.Topic, t.Table)
+		}),
+	}
+}

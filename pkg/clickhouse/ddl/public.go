@@ -57,6 +57,7 @@ func publicFile() string {
 		m.view(v)
 	}
 	m.view(freshnessView)
+	m.view(sourcesView())
 	return m.text(`The public views. Each event has welfare.<table>, its rows with values as in the event, and
 welfare.<table>_current, its records in force. Below them, in store: <table>_hidden (positions that no reader
 may see), <table>_live (the others), <table>_replaced (positions of the live that are not in force).
