@@ -62,6 +62,7 @@ type block struct {
 type ended struct {
 	end      record.End
 	flags    uint16
+	newer    bool // see record.Verdict
 	schemaID int
 	source   string // empty where it could not be read
 	eventID  string // empty where it could not be read
@@ -81,6 +82,7 @@ type deferred struct {
 	at      int // index in recs
 	id      [16]byte
 	content [32]byte
+	newer   bool // see record.Verdict
 }
 
 // decide gives each record its end and fills t.cols with the rows of the block (step 2). The caller
@@ -113,7 +115,7 @@ func (t *topic) decide(ctx context.Context, p position, c claim, recs []kafka.Me
 			t.reject(b, i)
 			continue
 		}
-		d := deferred{at: i, content: t.hasher.Sum(t.row)}
+		d := deferred{at: i, content: t.hasher.Sum(t.row), newer: end.newer}
 		uuid, _ := event.ParseUUID(t.row.Vals[event.EventID].Bytes)
 		event.IDHash(&d.id, t.Topic, t.row.Vals[event.Source].Bytes, uuid)
 		if t.filter.TestAndAdd(&d.id) {
@@ -132,7 +134,7 @@ func (t *topic) decide(ctx context.Context, p position, c claim, recs []kafka.Me
 // read decodes and validates one record into t.row.
 func (t *topic) read(ctx context.Context, m *kafka.Message) (ended, error) {
 	v, err := t.reader.Read(ctx, m)
-	e := ended{end: record.Loaded, flags: v.Flags, schemaID: v.SchemaID, source: v.Source, eventID: v.EventID, why: v.Why}
+	e := ended{end: record.Loaded, flags: v.Flags, newer: v.Newer, schemaID: v.SchemaID, source: v.Source, eventID: v.EventID, why: v.Why}
 	if v.Why != nil {
 		e.end = record.Rejected
 	}
@@ -195,13 +197,19 @@ func (t *topic) resolve(ctx context.Context, b *block, waiting []deferred) error
 	for row := range t.cols.Rows() {
 		id := [16]byte(t.cols.IDHash.Row(row))
 		if wanted[id] && t.cols.End[row] == int8(record.Loaded) {
-			first[id] = known{b.p.partition, int64(t.cols.Offset[row]), [32]byte(t.cols.ContentHash.Row(row))}
+			first[id] = known{b.p.partition, int64(t.cols.Offset[row]), [32]byte(t.cols.ContentHash.Row(row)), t.Version}
 		}
 	}
 	for i := range waiting {
 		d := &waiting[i]
 		e := &b.ends[d.at]
 		k, seen := first[d.id]
+		same := false
+		if seen {
+			if same, err = t.sameContent(ctx, b, d, k); err != nil {
+				return err
+			}
+		}
 		switch {
 		case !seen:
 			end, err := t.read(ctx, &b.recs[d.at]) // the row was overwritten since
@@ -210,8 +218,8 @@ func (t *topic) resolve(ctx context.Context, b *block, waiting []deferred) error
 			}
 			b.ends[d.at] = end
 			t.accept(b, d)
-			first[d.id] = known{b.p.partition, b.recs[d.at].Offset, d.content}
-		case k.content == d.content:
+			first[d.id] = known{b.p.partition, b.recs[d.at].Offset, d.content, t.Version}
+		case same:
 			e.end = record.Duplicate
 			t.cols.AppendRow(&record.Meta{
 				Offset: b.recs[d.at].Offset, End: record.Duplicate, SchemaID: e.schemaID,
@@ -228,6 +236,24 @@ func (t *topic) resolve(ctx context.Context, b *block, waiting []deferred) error
 		}
 	}
 	return nil
+}
+
+// sameContent tells whether a record says what is stored under its id. A release that lacks a field hashes
+// without it, so what one release stored and another reads is compared by what both know. Where the newer one
+// stored it, and the record may have fields that we cannot read, we cannot tell: it is no conflict.
+func (t *topic) sameContent(ctx context.Context, b *block, d *deferred, k known) (bool, error) {
+	switch {
+	case k.content == d.content:
+		return true, nil
+	case k.version == t.Version:
+		return false, nil
+	case k.version > t.Version:
+		return d.newer, nil
+	}
+	if _, err := t.read(ctx, &b.recs[d.at]); err != nil { // the row was overwritten since
+		return false, err
+	}
+	return t.hasher.SumAt(t.row, k.version) == k.content, nil
 }
 
 // counts sums the ends of the block.

@@ -295,6 +295,7 @@ type known struct {
 	partition int
 	offset    int64
 	content   [32]byte
+	version   int // of the schema at which content was made
 }
 
 // lookup finds which of ids are stored. Of several positions of one id the lowest counts.
@@ -311,16 +312,17 @@ func (s *store) lookup(ctx context.Context, t *event.Type, ids [][16]byte) (map[
 		id, content = proto.ColFixedStr{Size: 16}, proto.ColFixedStr{Size: 32}
 		partition   proto.ColUInt32
 		offset      proto.ColUInt64
+		version     proto.ColUInt8
 	)
 	err := s.do(ctx, ch.Query{
-		Body:          fmt.Sprintf("SELECT id_hash, content_hash, partition, offset FROM store.ids WHERE type = %d AND id_hash IN (SELECT id FROM wanted)", t.No),
+		Body:          fmt.Sprintf("SELECT id_hash, content_hash, hash_version, partition, offset FROM store.ids WHERE type = %d AND id_hash IN (SELECT id FROM wanted)", t.No),
 		ExternalTable: "wanted", ExternalData: []proto.InputColumn{{Name: "id", Data: &wanted}},
 		Result: proto.Results{
-			{Name: "id_hash", Data: &id}, {Name: "content_hash", Data: &content}, {Name: "partition", Data: &partition}, {Name: "offset", Data: &offset},
+			{Name: "id_hash", Data: &id}, {Name: "content_hash", Data: &content}, {Name: "hash_version", Data: &version}, {Name: "partition", Data: &partition}, {Name: "offset", Data: &offset},
 		},
 		OnResult: func(context.Context, proto.Block) error {
 			for i := range offset {
-				key, at := [16]byte(id.Row(i)), known{int(partition[i]), int64(offset[i]), [32]byte(content.Row(i))}
+				key, at := [16]byte(id.Row(i)), known{int(partition[i]), int64(offset[i]), [32]byte(content.Row(i)), int(version[i])}
 				if old, ok := out[key]; !ok || at.partition < old.partition || at.partition == old.partition && at.offset < old.offset {
 					out[key] = at
 				}

@@ -36,24 +36,32 @@ const (
 )
 
 // Decoder reads values written with one schema into rows of one type, by Avro's schema resolution:
-// fields matched by name, unknown ones skipped, missing ones set to their default, numbers promoted,
-// unknown enum symbols read as UNKNOWN. It is safe for concurrent use.
+// fields matched by name or by our alias, unknown ones skipped, missing ones set to their default, numbers
+// promoted, unknown enum symbols read as UNKNOWN. A logical type that means something else than ours does
+// not resolve, though its bytes would. It is safe for concurrent use.
 type Decoder struct {
 	typ      *Type
 	ops      []op
 	defaults []int // fields that the writer lacks
+	unknown  bool  // the writer has fields that we lack
+	records  map[*avro.RecordSchema]*skipped
 }
 
 // op reads one value of the writer. dst is the field to set, or -1 to skip it.
 type op struct {
 	read     reader
 	dst      int
-	symbols  []int64 // enum: reader's index of each writer symbol, -1 unknown
-	branches []op    // union: one op per branch; array and map: the item
-	fields   []op    // record that is skipped
-	size     int     // fixed: bytes
-	divide   int64   // timestamp: writer's units per millisecond, 0 or 1: milliseconds
+	narrow   bool     // a number of 32 bits
+	symbols  []int64  // enum: reader's index of each writer symbol, -1 unknown
+	branches []op     // union: one op per branch; array and map: the item
+	record   *skipped // record that is skipped
+	size     int      // fixed: bytes
+	divide   int64    // timestamp: writer's units per millisecond, 0 or 1: milliseconds
+	problem  string   // of a branch that cannot be read
 }
+
+// skipped is a record that we lack. It may hold itself.
+type skipped struct{ fields []op }
 
 type reader uint8
 
@@ -70,215 +78,8 @@ const (
 	readArray
 	readMap
 	readRecord
+	readRefused // a branch of a union that does not resolve: an error where it comes
 )
-
-// NewDecoder prepares to read values of schema writer as events of type t. It fails with ErrOtherEvent
-// where the schema names another record, and with an error that says which field cannot be resolved.
-func NewDecoder(t *Type, writer avro.Schema) (*Decoder, error) {
-	rec, ok := writer.(*avro.RecordSchema)
-	if !ok || rec.FullName() != t.Schema.(*avro.RecordSchema).FullName() {
-		return nil, fmt.Errorf("%w: want %s", ErrOtherEvent, t.Name)
-	}
-	d := &Decoder{typ: t}
-	seen := make([]bool, len(t.Fields))
-	ops, err := d.compileRecord("", rec, seen)
-	if err != nil {
-		return nil, err
-	}
-	d.ops = ops
-	for i, ok := range seen {
-		if ok {
-			continue
-		}
-		if !t.Fields[i].HasDef {
-			return nil, fmt.Errorf("resolve schema of %s: field %s is missing and has no default", t.Name, t.Fields[i].Path)
-		}
-		d.defaults = append(d.defaults, i)
-	}
-	return d, nil
-}
-
-func (d *Decoder) compileRecord(prefix string, rec *avro.RecordSchema, seen []bool) ([]op, error) {
-	var ops []op
-	for _, f := range rec.Fields() {
-		path := prefix + f.Name()
-		if sub, ok := f.Type().(*avro.RecordSchema); ok && d.hasPrefix(path+".") {
-			more, err := d.compileRecord(path+".", sub, seen)
-			if err != nil {
-				return nil, err
-			}
-			ops = append(ops, more...)
-			continue
-		}
-		dst := -1
-		for i := range d.typ.Fields {
-			if d.typ.Fields[i].Path == path {
-				dst = i
-			}
-		}
-		if dst >= 0 {
-			seen[dst] = true
-		}
-		o, err := d.compile(f.Type(), dst, 0)
-		if err != nil {
-			return nil, fmt.Errorf("resolve schema of %s: field %s: %w", d.typ.Name, path, err)
-		}
-		ops = append(ops, o)
-	}
-	return ops, nil
-}
-
-func (d *Decoder) hasPrefix(p string) bool {
-	for i := range d.typ.Fields {
-		if len(d.typ.Fields[i].Path) > len(p) && d.typ.Fields[i].Path[:len(p)] == p {
-			return true
-		}
-	}
-	return false
-}
-
-// maxSchemaDepth bounds recursion over writer schemas, which come from outside.
-const maxSchemaDepth = 32
-
-func (d *Decoder) compile(s avro.Schema, dst, depth int) (op, error) {
-	if depth > maxSchemaDepth {
-		return op{}, fmt.Errorf("schema nests deeper than %d", maxSchemaDepth)
-	}
-	o := op{dst: dst}
-	var kind Kind
-	if dst >= 0 {
-		kind = d.typ.Fields[dst].Kind
-	}
-	mismatch := func(what string) (op, error) {
-		return op{}, fmt.Errorf("the writer's %s does not resolve to our type", what)
-	}
-	switch v := s.(type) {
-	case *avro.RefSchema:
-		return d.compile(v.Schema(), dst, depth+1)
-	case *avro.NullSchema:
-		o.read = readNull
-		if dst >= 0 && !d.typ.Fields[dst].Nullable {
-			o.dst = -2 // a null here cannot be read: an error at run time, if this branch of a union comes
-		}
-		return o, nil
-	case *avro.UnionSchema:
-		o.read = readUnion
-		for _, b := range v.Types() {
-			bo, err := d.compile(b, dst, depth+1)
-			if err != nil {
-				return o, err
-			}
-			o.branches = append(o.branches, bo)
-		}
-		return o, nil
-	case *avro.EnumSchema:
-		o.read = readEnum
-		if dst >= 0 && kind != Enum {
-			return mismatch("enum " + v.Name())
-		}
-		for _, sym := range v.Symbols() {
-			at := int64(-1)
-			if dst >= 0 {
-				for i, ours := range d.typ.Fields[dst].Symbols {
-					if ours == sym {
-						at = int64(i)
-					}
-				}
-			}
-			o.symbols = append(o.symbols, at)
-		}
-		return o, nil
-	case *avro.ArraySchema:
-		o.read = readArray
-		itemDst := -1
-		if dst >= 0 {
-			if kind != Strings || v.Items().Type() != avro.String {
-				return mismatch("array")
-			}
-			itemDst = dst
-		}
-		item, err := d.compile(v.Items(), -1, depth+1)
-		item.dst = itemDst
-		o.branches = []op{item}
-		return o, err
-	case *avro.MapSchema:
-		o.read = readMap
-		if dst >= 0 {
-			return mismatch("map")
-		}
-		item, err := d.compile(v.Values(), -1, depth+1)
-		o.branches = []op{item}
-		return o, err
-	case *avro.RecordSchema:
-		o.read = readRecord
-		if dst >= 0 {
-			return mismatch("record " + v.Name())
-		}
-		for _, f := range v.Fields() {
-			fo, err := d.compile(f.Type(), -1, depth+1)
-			if err != nil {
-				return o, err
-			}
-			o.fields = append(o.fields, fo)
-		}
-		return o, nil
-	case *avro.FixedSchema:
-		o.read, o.size = readFixed, v.Size()
-		if dst >= 0 && !(kind == Bytes || kind == Decimal && d.sameScale(dst, v.Logical())) {
-			return mismatch("fixed")
-		}
-		return o, nil
-	case *avro.PrimitiveSchema:
-		return d.compilePrimitive(v, o, kind)
-	}
-	return mismatch(string(s.Type()))
-}
-
-func (d *Decoder) sameScale(dst int, l avro.LogicalSchema) bool {
-	dec, ok := l.(*avro.DecimalLogicalSchema)
-	return ok && dec.Scale() == d.typ.Fields[dst].Scale
-}
-
-func (d *Decoder) compilePrimitive(v *avro.PrimitiveSchema, o op, kind Kind) (op, error) {
-	fits := true
-	switch v.Type() {
-	case avro.Boolean:
-		o.read, fits = readBool, kind == Bool
-	case avro.Int, avro.Long:
-		o.read = readLong
-		switch kind {
-		case Int, Date:
-			fits = v.Type() == avro.Int
-		case Long, Double:
-		case Timestamp:
-			if l := v.Logical(); l != nil && l.Type() == avro.TimestampMicros {
-				o.divide = 1000
-			}
-		default:
-			fits = false
-		}
-	case avro.Float:
-		o.read, fits = readFloat, kind == Double
-	case avro.Double:
-		o.read, fits = readDouble, kind == Double
-	case avro.String, avro.Bytes:
-		o.read = readBytes
-		switch kind {
-		case String, UUID, Bytes:
-		case Decimal:
-			fits = v.Type() == avro.Bytes && d.sameScale(o.dst, v.Logical())
-		default:
-			fits = false
-		}
-	case avro.Null:
-		o.read = readNull
-		return o, nil
-	}
-	if o.dst >= 0 && !fits {
-		return op{}, fmt.Errorf("the writer's %s does not resolve to our type", v.Type())
-	}
-	return o, nil
-}
 
 // Decode reads data, an Avro value without frame, into row, which it resets first. The row's bytes
 // alias data. On error the row holds the fields read so far. All errors are *DecodeError.
@@ -289,7 +90,7 @@ func (d *Decoder) Decode(data []byte, row *Row) error {
 		v := &row.Vals[i]
 		v.Null, v.Int, v.Float = f.Default.Null, f.Default.Int, f.Default.Float
 	}
-	r := input{data: data, row: row}
+	r := input{data: data, row: row, budget: emptyItems + itemsPerByte*len(data)}
 	for i := range d.ops {
 		if err := r.run(&d.ops[i]); err != nil {
 			return err
@@ -301,11 +102,22 @@ func (d *Decoder) Decode(data []byte, row *Row) error {
 	return nil
 }
 
+// A value that we skip may hold items that take no byte, nested, so that a few bytes name more of them than
+// anyone can count through; and a schema that holds itself, nested without end. What is allowed is more than
+// any sender needs.
+const (
+	emptyItems   = 4096 // items and fields of skipped records, besides
+	itemsPerByte = 8    // as many for each byte of the value
+	maxDepth     = 256  // nested values
+)
+
 // input is the state of one decoding. It stays on the stack.
 type input struct {
-	data []byte
-	pos  int
-	row  *Row
+	data   []byte
+	pos    int
+	row    *Row
+	budget int // items and fields that may still come
+	depth  int
 }
 
 func (r *input) fail(o *op, problem string) error {
@@ -325,6 +137,13 @@ func (r *input) long() (int64, bool) {
 	return int64(u>>1) ^ -int64(u&1), true
 }
 
+// int reads an Avro int: five bytes at most.
+func (r *input) int() (int64, bool) {
+	at := r.pos
+	n, ok := r.long()
+	return n, ok && r.pos-at <= binary.MaxVarintLen32 && n == int64(int32(n))
+}
+
 func (r *input) take(n int64) ([]byte, bool) {
 	if n < 0 || n > int64(len(r.data)-r.pos) {
 		return nil, false
@@ -336,10 +155,9 @@ func (r *input) take(n int64) ([]byte, bool) {
 
 func (r *input) run(o *op) error {
 	switch o.read {
+	case readRefused:
+		return r.fail(o, o.problem)
 	case readNull:
-		if o.dst == -2 {
-			return r.fail(o, "null where a value is required")
-		}
 		if o.dst >= 0 {
 			r.row.Vals[o.dst].Null = true
 		}
@@ -350,13 +168,18 @@ func (r *input) run(o *op) error {
 		}
 		r.setInt(o, int64(b[0]))
 	case readLong:
+		if o.narrow {
+			n, ok := r.int()
+			if !ok {
+				return r.fail(o, "cut short, or a number that does not fit 32 bits")
+			}
+			return r.number(o, n)
+		}
 		n, ok := r.long()
 		if !ok {
 			return r.fail(o, "cut short or overlong number")
 		}
-		if o.dst >= 0 {
-			return r.number(o, n)
-		}
+		return r.number(o, n)
 	case readFloat, readDouble:
 		return r.float(o)
 	case readBytes:
@@ -380,7 +203,7 @@ func (r *input) run(o *op) error {
 			return r.bytes(o, b)
 		}
 	case readEnum:
-		n, ok := r.long()
+		n, ok := r.int()
 		if !ok || n < 0 || n >= int64(len(o.symbols)) {
 			return r.fail(o, "enum index out of range")
 		}
@@ -397,16 +220,36 @@ func (r *input) run(o *op) error {
 			return r.fail(o, "union index out of range")
 		}
 		return r.run(&o.branches[n])
-	case readArray, readMap:
-		return r.blocks(o)
-	case readRecord:
-		for i := range o.fields {
-			if err := r.run(&o.fields[i]); err != nil {
+	case readArray, readMap, readRecord:
+		if r.depth++; r.depth > maxDepth {
+			return r.fail(o, fmt.Sprintf("nests deeper than %d", maxDepth))
+		}
+		defer func() { r.depth-- }()
+		if o.read != readRecord {
+			return r.blocks(o)
+		}
+		if !r.spend(int64(len(o.record.fields))) {
+			return r.fail(o, tooMany)
+		}
+		for i := range o.record.fields {
+			if err := r.run(&o.record.fields[i]); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// tooMany is the problem of a value that spend refuses.
+const tooMany = "more items than the value has bytes"
+
+// spend takes n items off the budget; false where that is too many.
+func (r *input) spend(n int64) bool {
+	if n > int64(r.budget) {
+		return false
+	}
+	r.budget -= int(n)
+	return true
 }
 
 func (r *input) setInt(o *op, n int64) {
@@ -417,12 +260,11 @@ func (r *input) setInt(o *op, n int64) {
 }
 
 func (r *input) number(o *op, n int64) error {
+	if o.dst < 0 {
+		return nil
+	}
 	f := &r.row.Type.Fields[o.dst]
 	switch f.Kind {
-	case Int:
-		if n < math.MinInt32 || n > math.MaxInt32 {
-			return r.fail(o, "number does not fit 32 bits")
-		}
 	case Date:
 		if n < minMillis/dayMillis || n >= maxMillis/dayMillis {
 			return r.outOfRange(f)
@@ -488,6 +330,9 @@ func (r *input) bytes(o *op, b []byte) error {
 			return &DecodeError{Code: "P07", Field: f.Path, Problem: "text is not valid UTF-8"}
 		}
 	case Decimal:
+		if len(b) == 0 {
+			return r.fail(o, "decimal without a byte") // not a zero
+		}
 		n, ok := decimal(b)
 		if !ok || n >= pow10[f.Precision] || n <= -pow10[f.Precision] {
 			return r.fail(o, fmt.Sprintf("decimal has more than %d digits", f.Precision))
@@ -499,11 +344,8 @@ func (r *input) bytes(o *op, b []byte) error {
 	return nil
 }
 
-// decimal reads a big-endian two's complement number; overlong forms of small numbers are fine.
+// decimal reads a big-endian two's complement number of a byte or more; overlong forms of small numbers are fine.
 func decimal(b []byte) (int64, bool) {
-	if len(b) == 0 {
-		return 0, true
-	}
 	fill := byte(int8(b[0]) >> 7)
 	for len(b) > 8 {
 		if b[0] != fill || (b[1]^fill)&0x80 != 0 {
@@ -526,16 +368,14 @@ var pow10 = func() (p [19]int64) {
 	return p
 }()
 
-// blocks reads the blocks of an array or a map. Each item takes at least one byte (strings, the only
-// items that are kept, always do), so a hostile count ends at the end of the data; items that can be
-// empty are bounded by the length of the data instead.
+// blocks reads the blocks of an array or a map. A hostile count ends at the end of the data, for each item
+// takes at least one byte; those that take none end with the budget. A block that gives its size must have
+// it, else a reader that jumps over the block would read another value than we do.
 func (r *input) blocks(o *op) error {
-	item := &o.branches[0]
 	if o.dst >= 0 {
 		v := &r.row.Vals[o.dst]
 		v.Null, v.List = false, v.List[:0]
 	}
-	left := int64(len(r.data)) + 1
 	for {
 		n, ok := r.long()
 		if !ok {
@@ -544,48 +384,58 @@ func (r *input) blocks(o *op) error {
 		if n == 0 {
 			return nil
 		}
+		end := -1
 		if n < 0 {
 			if n == math.MinInt64 {
 				return r.fail(o, "block count out of range")
 			}
 			n = -n
-			if size, ok := r.long(); !ok || size < 0 || size > int64(len(r.data)-r.pos) {
+			size, ok := r.long()
+			if !ok || size < 0 || size > int64(len(r.data)-r.pos) {
 				return r.fail(o, "block size is negative or beyond the end of the value")
 			}
+			end = r.pos + int(size)
 		}
-		if n > left {
-			return r.fail(o, "more items than the value has bytes")
+		if !r.spend(n) {
+			return r.fail(o, tooMany)
 		}
-		left -= n
 		for range n {
-			if o.read == readMap {
-				size, ok := r.long()
-				if !ok {
-					return r.fail(o, "cut short")
-				}
-				if _, ok := r.take(size); !ok {
-					return r.fail(o, "key beyond the end of the value")
-				}
+			if err := r.item(o); err != nil {
+				return err
 			}
-			if o.dst < 0 {
-				if err := r.run(item); err != nil {
-					return err
-				}
-				continue
-			}
-			size, ok := r.long()
-			if !ok {
-				return r.fail(o, "cut short")
-			}
-			b, ok := r.take(size)
-			if !ok {
-				return r.fail(o, "length is negative or beyond the end of the value")
-			}
-			if !utf8.Valid(b) {
-				return &DecodeError{Code: "P07", Field: r.row.Type.Fields[o.dst].Path, Problem: "text is not valid UTF-8"}
-			}
-			v := &r.row.Vals[o.dst]
-			v.List = append(v.List, b)
+		}
+		if end >= 0 && r.pos != end {
+			return r.fail(o, "block has another size than it says")
 		}
 	}
+}
+
+// item reads one item of an array or a map.
+func (r *input) item(o *op) error {
+	if o.read == readMap {
+		size, ok := r.long()
+		if !ok {
+			return r.fail(o, "cut short")
+		}
+		if _, ok := r.take(size); !ok {
+			return r.fail(o, "key beyond the end of the value")
+		}
+	}
+	if o.dst < 0 {
+		return r.run(&o.branches[0])
+	}
+	size, ok := r.long()
+	if !ok {
+		return r.fail(o, "cut short")
+	}
+	b, ok := r.take(size)
+	if !ok {
+		return r.fail(o, "length is negative or beyond the end of the value")
+	}
+	if !utf8.Valid(b) {
+		return &DecodeError{Code: "P07", Field: r.row.Type.Fields[o.dst].Path, Problem: "text is not valid UTF-8"}
+	}
+	v := &r.row.Vals[o.dst]
+	v.List = append(v.List, b)
+	return nil
 }

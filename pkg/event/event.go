@@ -48,6 +48,10 @@ type Field struct {
 	Doc       string   // what it means, unit, nullability
 	HasDef    bool     // the schema gives a default
 	Default   Value    // the default, when HasDef
+	Since     int      // version of the event's schema that brought it
+
+	aliases     []string // other paths under which a writer may have it
+	symbolSince []int    // version that brought each of Symbols
 }
 
 // Family groups events by the purpose of their pseudonyms and by erasure scope.
@@ -75,6 +79,7 @@ type Type struct {
 	Fields      []Field     // leaves in schema order
 	Schema      avro.Schema // current schema
 	Raw         string      // text of the current schema, as in schemas/avro
+	Version     int         // of the current schema, from 1: the last released one, or the one to come
 	byName      map[string]int
 	byNameOrder []int // field indexes in the order of their names
 }
@@ -199,6 +204,9 @@ func mustCatalogue() []*Type {
 				t.Subject = j
 			}
 		}
+		if err := t.date(releasedTexts(t.Name)); err != nil {
+			panic("BUG: catalogue: " + err.Error())
+		}
 		out = append(out, t)
 	}
 	return out
@@ -236,7 +244,7 @@ func (t *Type) flatten(prefix string, rec *avro.RecordSchema) error {
 		if err != nil {
 			return fmt.Errorf("field %s: %w", path, err)
 		}
-		leaf.Path = path
+		leaf.Path, leaf.aliases = path, aliasPaths(prefix, f)
 		if _, dup := t.byName[leaf.Name]; dup {
 			return fmt.Errorf("field %s: the flat name %s is taken", path, leaf.Name)
 		}
@@ -315,6 +323,10 @@ func newField(f *avro.Field) (Field, error) {
 		}
 	case float64:
 		out.Default.Float = d
+	case string:
+		if out.Kind != Enum || d != out.Symbols[0] {
+			return out, fmt.Errorf("default of a text, or another than UNKNOWN of an enum, is not used in the catalogue")
+		}
 	case []any:
 		if len(d) > 0 {
 			return out, fmt.Errorf("default of an array must be empty")

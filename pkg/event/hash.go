@@ -7,9 +7,6 @@ import (
 	"math"
 )
 
-// HashVersion is the version of ContentHash, stored beside each hash: hashes compare only within one.
-const HashVersion = 1
-
 // ParseUUID reads the canonical form of a UUID, 36 characters, in either case.
 func ParseUUID(s []byte) (id [16]byte, ok bool) {
 	if len(s) != 36 || s[8] != '-' || s[13] != '-' || s[18] != '-' || s[23] != '-' {
@@ -46,15 +43,19 @@ type Hasher struct{ buf []byte }
 // Sum is the SHA-256 of the content of the event: every field that differs from its default, in the
 // order of their names, save eventId (the key under which contents are compared), recordedAt and
 // traceparent. A field that the schema gains later, with a default, so leaves the hash of events
-// that do not carry it as it was.
-func (h *Hasher) Sum(r *Row) [32]byte {
+// that do not carry it as it was. It is stored with Type.Version, at which it was made.
+func (h *Hasher) Sum(r *Row) [32]byte { return h.SumAt(r, r.Type.Version) }
+
+// SumAt is the Sum that a program at an earlier version of the event's schema makes: without the fields
+// that came later, and with UNKNOWN for symbols that did. Fields that were renamed keep their new name.
+func (h *Hasher) SumAt(r *Row, version int) [32]byte {
 	b := h.buf[:0]
 	for _, i := range r.Type.byNameOrder {
 		if i == EventID || i == RecordedAt || i == Traceparent {
 			continue
 		}
 		f, v := &r.Type.Fields[i], &r.Vals[i]
-		if v.Null || f.HasDef && isDefault(f, v) {
+		if v.Null || f.Since > version || f.HasDef && isDefault(f, v) {
 			continue
 		}
 		b = append(b, f.Name...)
@@ -67,6 +68,9 @@ func (h *Hasher) Sum(r *Row) [32]byte {
 			b = binary.BigEndian.AppendUint64(b, math.Float64bits(v.Float))
 		case Enum:
 			s := f.Symbols[v.Int]
+			if f.symbolSince[v.Int] > version {
+				s = f.Symbols[0]
+			}
 			b = binary.AppendUvarint(b, uint64(len(s)))
 			b = append(b, s...)
 		case Strings:
@@ -92,7 +96,7 @@ func isDefault(f *Field, v *Value) bool {
 		return v.Float == f.Default.Float
 	case Strings:
 		return len(v.List) == 0
-	case Bool:
+	case Bool, Enum:
 		return v.Int == f.Default.Int
 	}
 	return false

@@ -38,6 +38,8 @@ type Columns struct {
 	loadedAt            *proto.ColDateTime64
 	fields              []column
 	Input               proto.Input
+
+	version uint8 // of the event's schema, at which content hashes are made
 }
 
 // column holds the values of one field.
@@ -50,7 +52,8 @@ type column interface {
 // NewColumns returns an empty block for the storage table of t.
 func NewColumns(t *event.Type) *Columns {
 	c := &Columns{
-		IDHash: proto.ColFixedStr{Size: 16}, ContentHash: proto.ColFixedStr{Size: 32},
+		version: uint8(t.Version),
+		IDHash:  proto.ColFixedStr{Size: 16}, ContentHash: proto.ColFixedStr{Size: 32},
 		loadedAt: new(proto.ColDateTime64).WithPrecision(proto.PrecisionMilli).WithLocation(time.UTC),
 	}
 	c.Input = proto.Input{
@@ -111,7 +114,7 @@ func (c *Columns) AppendRow(m *Meta, vals []event.Value) {
 	c.flags.Append(m.Flags)
 	c.IDHash.Append(m.IDHash[:])
 	c.ContentHash.Append(m.ContentHash[:])
-	c.hashVersion.Append(event.HashVersion)
+	c.hashVersion.Append(c.version)
 	c.detail.AppendBytes(m.Detail)
 	for i, col := range c.fields {
 		if vals == nil || m.Gone && i != event.OccurredAt {

@@ -42,6 +42,7 @@ type Verdict struct {
 	Source   string     // empty where it could not be read, or must not be told
 	EventID  string     // the same
 	Decoded  bool       // Reader.Row has the event
+	Newer    bool       // the event may say what a newer release reads and we do not: a field, or a symbol
 	Why      *Rejection // nil: valid
 }
 
@@ -99,6 +100,7 @@ func (r *Reader) Read(ctx context.Context, m *kafka.Message) (Verdict, error) {
 	r.headers = validate.Headers(r.headers[:0], m.Headers)
 	r.check.Check(r.Row, validate.Meta{Key: m.Key, Timestamp: m.Time.UnixMilli(), Headers: r.headers}, &r.res)
 	v.Flags = r.res.Flags
+	v.Newer = schema.dec.SkipsFields() || v.Flags&validate.FlagW90 != 0
 	if r.res.OK() {
 		return v, nil
 	}

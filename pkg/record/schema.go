@@ -41,6 +41,9 @@ func (d *decoders) get(ctx context.Context, t *event.Type, id int) (res resolved
 	if res, ok := d.by[id]; ok {
 		return res, true, nil
 	}
+	if id <= 0 { // no registry gives such an id; some answer it as if they were broken
+		return res, false, nil
+	}
 	text, err := d.src.SchemaByID(ctx, id)
 	if registry.IsNotFound(err) {
 		return res, false, nil
@@ -56,7 +59,13 @@ func (d *decoders) get(ctx context.Context, t *event.Type, id int) (res resolved
 	return res, true, nil
 }
 
-func resolve(t *event.Type, text string) resolved {
+// resolve never panics, whatever the text: a schema must not end the loader.
+func resolve(t *event.Type, text string) (res resolved) {
+	defer func() {
+		if recover() != nil {
+			res = resolved{code: "P04", problem: "the writer's schema cannot be parsed"}
+		}
+	}()
 	s, err := avro.ParseWithCache(text, "", &avro.SchemaCache{})
 	if err != nil {
 		return resolved{code: "P04", problem: "the writer's schema is not valid Avro"}
