@@ -307,31 +307,6 @@ func TestCatalogue(t *testing.T) {
 	}
 }
 
-func FuzzDecode(f *testing.F) {
-	rng := rand.New(rand.NewPCG(4, 4))
-	for i, typ := range Types {
-		f.Add(uint8(i), randomRow(rng, typ).AppendAvro(nil))
-	}
-	decs := make([]*Decoder, len(Types))
-	for i, typ := range Types {
-		decs[i], _ = NewDecoder(typ, typ.Schema)
-	}
-	f.Fuzz(func(t *testing.T, n uint8, data []byte) {
-		typ := Types[int(n)%len(Types)]
-		row := NewRow(typ)
-		if err := decs[int(n)%len(Types)].Decode(data, row); err != nil {
-			return
-		}
-		again := NewRow(typ)
-		if err := decs[int(n)%len(Types)].Decode(row.AppendAvro(nil), again); err != nil {
-			t.Fatalf("%s: a value that was read is refused when written again: %v", typ.Name, err)
-		}
-		if err := sameRow(row, again); err != nil {
-			t.Fatal(err)
-		}
-	})
-}
-
 func BenchmarkDecodeAndHash(b *testing.B) {
 	typ := ByName("ServiceRequested")
 	dec, _ := NewDecoder(typ, typ.Schema)
