@@ -10,11 +10,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/segmentio/kafka-go"
-
 	"github.com/welfarehub/welfarehub/pkg/dedup"
 	"github.com/welfarehub/welfarehub/pkg/event"
 	"github.com/welfarehub/welfarehub/pkg/fault"
+	wkafka "github.com/welfarehub/welfarehub/pkg/kafka"
 	"github.com/welfarehub/welfarehub/pkg/record"
 )
 
@@ -32,7 +31,8 @@ type topic struct {
 	tailed  time.Time     // when they were read
 	shared  atomic.Bool   // other instances have partitions of the topic
 
-	household int // index of householdPseudonym; -1 where the event has none
+	household int               // index of householdPseudonym; -1 where the event has none
+	names     map[string]string // sources, see name
 
 	cols   *record.Columns
 	reader *record.Reader
@@ -44,7 +44,7 @@ func newTopic(t *event.Type, l *Loader) *topic {
 	r := record.NewReader(t, l.opt.Schemas, l.opt.MaxValueBytes)
 	return &topic{
 		Type: t, l: l, known: map[int]int64{},
-		household: t.Field("householdPseudonym"), cols: record.NewColumns(t), reader: r, row: r.Row,
+		household: t.Field("householdPseudonym"), names: map[string]string{}, cols: record.NewColumns(t), reader: r, row: r.Row,
 	}
 }
 
@@ -53,7 +53,7 @@ type block struct {
 	p    position
 	c    claim
 	at   time.Time // of the decision
-	recs []kafka.Message
+	recs []wkafka.Record
 	ends []ended
 	gone int64 // of the loaded, those of subjects that were erased before
 }
@@ -63,9 +63,11 @@ type ended struct {
 	end      record.End
 	flags    uint16
 	newer    bool // see record.Verdict
-	schemaID int
+	hasID    bool // id is the eventId
+	schemaID int32
+	id       [16]byte
 	source   string // empty where it could not be read
-	eventID  string // empty where it could not be read
+	eventID  string // of a reject; empty where it could not be read
 	why      *record.Rejection
 }
 
@@ -87,7 +89,7 @@ type deferred struct {
 
 // decide gives each record its end and fills t.cols with the rows of the block (step 2). The caller
 // holds t.mu. An error is an outage: nothing was stored, the block is decided again.
-func (t *topic) decide(ctx context.Context, p position, c claim, recs []kafka.Message) (*block, error) {
+func (t *topic) decide(ctx context.Context, p position, c claim, recs []wkafka.Record) (*block, error) {
 	if !t.rebuilt {
 		if err := t.l.store.loadIDs(ctx, t.Type, &t.filter, 0); err != nil {
 			return nil, err
@@ -116,8 +118,7 @@ func (t *topic) decide(ctx context.Context, p position, c claim, recs []kafka.Me
 			continue
 		}
 		d := deferred{at: i, content: t.hasher.Sum(t.row), newer: end.newer}
-		uuid, _ := event.ParseUUID(t.row.Vals[event.EventID].Bytes)
-		event.IDHash(&d.id, t.Topic, t.row.Vals[event.Source].Bytes, uuid)
+		event.IDHash(&d.id, t.Topic, t.row.Vals[event.Source].Bytes, end.id)
 		if t.filter.TestAndAdd(&d.id) {
 			waiting = append(waiting, d)
 			continue
@@ -132,13 +133,38 @@ func (t *topic) decide(ctx context.Context, p position, c claim, recs []kafka.Me
 }
 
 // read decodes and validates one record into t.row.
-func (t *topic) read(ctx context.Context, m *kafka.Message) (ended, error) {
-	v, err := t.reader.Read(ctx, m)
-	e := ended{end: record.Loaded, flags: v.Flags, newer: v.Newer, schemaID: v.SchemaID, source: v.Source, eventID: v.EventID, why: v.Why}
-	if v.Why != nil {
-		e.end = record.Rejected
+func (t *topic) read(ctx context.Context, m *wkafka.Record) (ended, error) {
+	v, err := t.reader.ReadRecord(ctx, m)
+	e := ended{end: record.Loaded, flags: v.Flags, newer: v.Newer, schemaID: int32(v.SchemaID), why: v.Why}
+	switch {
+	case v.Why != nil:
+		e.end, e.source, e.eventID = record.Rejected, v.Source, v.EventID
+	case err == nil:
+		e.id, e.hasID = event.ParseUUID(t.row.Vals[event.EventID].Bytes)
+		e.source = t.name(t.row.Vals[event.Source].Bytes)
 	}
 	return e, err
+}
+
+// name returns a source as a string, which it makes once for each of the sources of late.
+func (t *topic) name(source []byte) string {
+	if s, ok := t.names[string(source)]; ok {
+		return s
+	}
+	if len(t.names) >= 10_000 {
+		clear(t.names) // whoever invents sources must not fill the memory
+	}
+	s := string(source)
+	t.names[s] = s
+	return s
+}
+
+// text is the event's id as it is told: that of a reject as it was sent, in lower case.
+func (e *ended) text() string {
+	if e.hasID {
+		return string(appendUUID(nil, &e.id))
+	}
+	return e.eventID
 }
 
 // accept adds the row of the event in t.row. Where its subject is erased it is loaded, its id and content
@@ -150,7 +176,7 @@ func (t *topic) accept(b *block, d *deferred) {
 		b.gone++
 	}
 	t.cols.AppendRow(&record.Meta{
-		Offset: b.recs[d.at].Offset, End: record.Loaded, Gone: gone, SchemaID: e.schemaID, Flags: e.flags, IDHash: d.id, ContentHash: d.content,
+		Offset: b.recs[d.at].Offset, End: record.Loaded, Gone: gone, SchemaID: int(e.schemaID), Flags: e.flags, IDHash: d.id, ContentHash: d.content,
 	}, t.row.Vals)
 }
 
@@ -163,10 +189,10 @@ func (t *topic) reject(b *block, i int) {
 	if e.source != "" {
 		why.Source = &e.source
 	}
-	if e.eventID != "" {
-		why.EventID = &e.eventID
+	if id := e.text(); id != "" {
+		why.EventID = &id
 	}
-	t.cols.AppendRow(&record.Meta{Offset: b.recs[i].Offset, End: record.Rejected, SchemaID: e.schemaID, Detail: mustJSON(why)}, nil)
+	t.cols.AppendRow(&record.Meta{Offset: b.recs[i].Offset, End: record.Rejected, SchemaID: int(e.schemaID), Detail: mustJSON(why)}, nil)
 }
 
 // mustJSON encodes a detail, whose types always encode.
@@ -222,8 +248,8 @@ func (t *topic) resolve(ctx context.Context, b *block, waiting []deferred) error
 		case same:
 			e.end = record.Duplicate
 			t.cols.AppendRow(&record.Meta{
-				Offset: b.recs[d.at].Offset, End: record.Duplicate, SchemaID: e.schemaID,
-				Detail: mustJSON(copyOf{e.source, e.eventID, k.partition, k.offset}),
+				Offset: b.recs[d.at].Offset, End: record.Duplicate, SchemaID: int(e.schemaID),
+				Detail: mustJSON(copyOf{e.source, e.text(), k.partition, k.offset}),
 			}, nil)
 		default:
 			e.end, e.flags = record.Rejected, 0

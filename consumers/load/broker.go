@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"time"
@@ -23,9 +22,6 @@ type broker struct {
 	client    *kafka.Client
 	writer    *kafka.Writer
 }
-
-// fetchBytes bounds one answer of the broker; a single larger batch still comes whole.
-const fetchBytes = 4 << 20
 
 func newBroker(c wkafka.Cluster, group string, letterBytes int) *broker {
 	t := c.Transport()
@@ -137,96 +133,26 @@ func (b *broker) committed(ctx context.Context, p position) (offset int64, settl
 	return parts[0].CommittedOffset, settled, nil
 }
 
-// reader fetches one partition from one connection. Not safe for concurrent use.
+// reader fetches one partition. Not safe for concurrent use.
 type reader struct {
-	b      *broker
-	p      position
-	conn   *kafka.Conn
-	logEnd int64 // as the last answer said
+	*wkafka.Fetcher
+	b *broker
+	p position
 }
 
-func (r *reader) close() {
-	if r.conn != nil {
-		_ = r.conn.Close()
-		r.conn = nil
-	}
-}
-
-func (r *reader) dial(ctx context.Context) error {
-	var last error
-	for _, addr := range r.b.cluster.Brokers {
-		conn, err := r.b.cluster.Dialer().DialLeader(ctx, "tcp", addr, r.p.topic, r.p.partition)
-		if err == nil {
-			r.conn = conn
-			return nil
-		}
-		last = err
-	}
-	return fmt.Errorf("connect to the leader of %s/%d: %w", r.p.topic, r.p.partition, last)
+func newReader(b *broker, p position) *reader {
+	return &reader{Fetcher: wkafka.NewFetcher(b.cluster, p.topic, p.partition), b: b, p: p}
 }
 
 // read appends to dst the records from offset on that the broker has at once, waiting up to wait for the
-// first. It stops at offset limit (exclusive; 0: none), after max records or maxBytes. Retry on any error.
-func (r *reader) read(ctx context.Context, dst []kafka.Message, offset, limit int64, maxRecords, maxBytes int, wait time.Duration) ([]kafka.Message, error) {
-	if r.conn == nil {
-		if err := r.dial(ctx); err != nil {
-			return dst, err
-		}
-	}
-	stop := context.AfterFunc(ctx, func() { _ = r.conn.SetDeadline(time.Now()) })
-	defer stop()
-	dst, err := r.readBatch(dst, offset, limit, maxRecords, maxBytes, wait)
-	switch {
-	case err == nil:
-		return dst, nil
-	case errors.Is(err, kafka.OffsetOutOfRange):
+// first, and tells where to go on. It stops at offset limit (exclusive; 0: none), when dst has maxRecords, or
+// after about maxBytes. Retry on any error. Records live until Release.
+func (r *reader) read(ctx context.Context, dst []wkafka.Record, offset, limit int64, maxRecords, maxBytes int, wait time.Duration) ([]wkafka.Record, int64, error) {
+	dst, next, err := r.Fetch(ctx, dst, offset, limit, maxRecords, maxBytes, wait)
+	if errors.Is(err, kafka.OffsetOutOfRange) {
 		err = r.outOfRange(ctx, offset)
-	default:
-		err = fmt.Errorf("fetch %s/%d from offset %d: %w", r.p.topic, r.p.partition, offset, err)
 	}
-	r.close()
-	return dst, err
-}
-
-func (r *reader) readBatch(dst []kafka.Message, offset, limit int64, maxRecords, maxBytes int, wait time.Duration) ([]kafka.Message, error) {
-	if err := r.conn.SetDeadline(time.Now().Add(wait + 30*time.Second)); err != nil {
-		return dst, err
-	}
-	if _, err := r.conn.Seek(offset, kafka.SeekAbsolute|kafka.SeekDontCheck); err != nil {
-		return dst, err
-	}
-	batch := r.conn.ReadBatchWith(kafka.ReadBatchConfig{MinBytes: 1, MaxBytes: fetchBytes, MaxWait: wait})
-	for size := 0; len(dst) < maxRecords && size < maxBytes; {
-		m, err := batch.ReadMessage()
-		if endOfAnswer(err) {
-			break // a record cut short comes again with the next fetch
-		}
-		if err != nil {
-			_ = batch.Close()
-			return dst, err
-		}
-		if m.Offset < offset {
-			continue
-		}
-		if limit > 0 && m.Offset >= limit {
-			break
-		}
-		size += len(m.Key) + len(m.Value)
-		dst = append(dst, m)
-	}
-	if end := batch.HighWaterMark(); end > 0 {
-		r.logEnd = end
-	}
-	if err := batch.Close(); err != nil && !endOfAnswer(err) {
-		return dst, err
-	}
-	return dst, nil
-}
-
-// endOfAnswer tells the errors by which kafka-go says that an answer has no more records; an answer that
-// had none from the start is a RequestTimedOut to it.
-func endOfAnswer(err error) bool {
-	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, kafka.RequestTimedOut)
+	return dst, next, err
 }
 
 // errLogShrank says that the log ends before the position: was the topic deleted and made again?
@@ -239,23 +165,33 @@ func (e *lostError) Error() string {
 	return fmt.Sprintf("records from offset %d up to %d were deleted by the topic's retention before they were read", e.from, e.first)
 }
 
-// outOfRange finds out, on a new connection, in which direction offset is out of range.
+// outOfRange finds out in which direction offset is out of range.
 func (r *reader) outOfRange(ctx context.Context, offset int64) error {
-	r.close()
-	if err := r.dial(ctx); err != nil {
-		return err
-	}
-	if err := r.conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
-		return err
-	}
-	first, last, err := r.conn.ReadOffsets()
+	first, last, err := r.ends(ctx)
 	if err != nil {
-		return fmt.Errorf("read offsets of %s/%d: %w", r.p.topic, r.p.partition, err)
+		return err
 	}
 	if offset < first {
 		return &lostError{from: offset, first: first}
 	}
 	return fmt.Errorf("%s/%d: position %d, log end %d: %w", r.p.topic, r.p.partition, offset, last, errLogShrank)
+}
+
+// ends reads the first offset of the log, and the one after its last.
+func (r *reader) ends(ctx context.Context) (first, last int64, err error) {
+	res, err := r.b.client.ListOffsets(ctx, &kafka.ListOffsetsRequest{
+		Topics: map[string][]kafka.OffsetRequest{r.p.topic: {kafka.FirstOffsetOf(r.p.partition), kafka.LastOffsetOf(r.p.partition)}},
+	})
+	if err != nil {
+		return 0, 0, fmt.Errorf("read offsets of %s/%d: %w", r.p.topic, r.p.partition, err)
+	}
+	for _, part := range res.Topics[r.p.topic] {
+		if part.Error != nil {
+			return 0, 0, fmt.Errorf("read offsets of %s/%d: %w", r.p.topic, r.p.partition, part.Error)
+		}
+		return part.FirstOffset, part.LastOffset, nil
+	}
+	return 0, 0, fmt.Errorf("read offsets of %s/%d: %w", r.p.topic, r.p.partition, kafka.UnknownTopicOrPartition)
 }
 
 // produce publishes messages and returns when all are acknowledged.

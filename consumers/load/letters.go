@@ -3,18 +3,18 @@ package load
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"slices"
-	"sort"
 	"strconv"
 	"strings"
 
-	"github.com/hamba/avro/v2"
 	"github.com/segmentio/kafka-go"
 
 	"github.com/welfarehub/welfarehub/pkg/event"
+	wkafka "github.com/welfarehub/welfarehub/pkg/kafka"
 	"github.com/welfarehub/welfarehub/pkg/privacy"
 	"github.com/welfarehub/welfarehub/pkg/record"
 	"github.com/welfarehub/welfarehub/pkg/validate"
@@ -30,7 +30,10 @@ const truncatedBytes = 64 << 10
 // that say why. Where a codice fiscale is in any of them, it carries none of the original.
 func letter(b *block, i, maxBytes int) kafka.Message {
 	m, e := &b.recs[i], &b.ends[i]
-	out := kafka.Message{Topic: b.p.topic + DeadLetterSuffix, Key: m.Key, Value: m.Value, Headers: m.Headers}
+	out := kafka.Message{Topic: b.p.topic + DeadLetterSuffix, Key: m.Key, Value: m.Value}
+	for _, h := range m.Headers(nil) {
+		out.Headers = append(out.Headers, kafka.Header(h))
+	}
 	sum := sha256.Sum256(m.Value)
 	wh := []kafka.Header{
 		{Key: "wh_code", Value: []byte(e.why.Code)},
@@ -46,7 +49,7 @@ func letter(b *block, i, maxBytes int) kafka.Message {
 		wh = append(wh, kafka.Header{Key: "wh_field", Value: []byte(e.why.Field)})
 	}
 	if e.schemaID > 0 {
-		wh = append(wh, kafka.Header{Key: "wh_schema_id", Value: []byte(strconv.Itoa(e.schemaID))})
+		wh = append(wh, kafka.Header{Key: "wh_schema_id", Value: []byte(strconv.Itoa(int(e.schemaID)))})
 	}
 	switch {
 	case holdsCF(m) || slices.Contains(e.why.Codes, "E11"):
@@ -58,16 +61,16 @@ func letter(b *block, i, maxBytes int) kafka.Message {
 			out.Key = nil
 		}
 	}
-	out.Headers = append(append([]kafka.Header{}, out.Headers...), wh...)
+	out.Headers = append(out.Headers, wh...)
 	return out
 }
 
 // holdsCF scans all bytes of a record for a codice fiscale.
-func holdsCF(m *kafka.Message) bool {
+func holdsCF(m *wkafka.Record) bool {
 	if privacy.ContainsCFRaw(m.Value) || privacy.ContainsCFRaw(m.Key) {
 		return true
 	}
-	for _, h := range m.Headers {
+	for _, h := range m.Headers(nil) {
 		if privacy.ContainsCFRaw(h.Value) || privacy.ContainsCF([]byte(h.Key)) {
 			return true
 		}
@@ -79,74 +82,128 @@ func holdsCF(m *kafka.Message) bool {
 const outcomesPerMessage = 5000
 
 // outcomes are the messages that tell the sources of the block what became of their events. The same
-// stored block gives the same messages, byte for byte.
-func outcomes(b *block, schemaID int) ([]kafka.Message, error) {
-	bySource := map[string][]event.Outcome{}
+// stored block gives the same messages, byte for byte. They are encoded by hand (OutcomesReported, which
+// the test compares): one for each event would cost more than all the rest otherwise.
+func outcomes(b *block, schemaID int) []kafka.Message {
+	type report struct {
+		source string
+		items  [][]byte // encoded outcomes, of outcomesPerMessage each
+		n      int      // in the last of items
+		counts []int
+	}
+	index := map[string]int{}
+	var reports []report
+	last := -1
 	for i := range b.ends {
 		e := &b.ends[i]
 		source := e.source
 		if source == "" {
 			source = "unknown"
 		}
-		o := event.Outcome{Outcome: event.OutcomeKind(e.end.String()), Offset: b.recs[i].Offset, Codes: []string{}, Flags: []string{}}
-		if e.eventID != "" {
-			o.EventID = &e.eventID
-		}
-		if e.why != nil {
-			o.Codes = e.why.Codes
-		}
-		if e.end == record.Loaded {
-			o.Flags = validate.FlagNames(e.flags)
-		}
-		bySource[source] = append(bySource[source], o)
-	}
-	sources := make([]string, 0, len(bySource))
-	for s := range bySource {
-		sources = append(sources, s)
-	}
-	sort.Strings(sources)
-	var out []kafka.Message
-	for _, s := range sources {
-		for list := bySource[s]; len(list) > 0; {
-			n := min(len(list), outcomesPerMessage)
-			report := event.OutcomesReported{Source: s, Topic: b.p.topic, Partition: b.p.partition, DecidedAt: b.at, Outcomes: list[:n]}
-			value, err := avro.Marshal(event.OutcomesReportedSchema, report)
-			if err != nil {
-				return nil, fmt.Errorf("encode outcomes: %w", err)
+		if last < 0 || reports[last].source != source {
+			at, known := index[source]
+			if !known {
+				at = len(reports)
+				index[source] = at
+				reports = append(reports, report{source: source, n: outcomesPerMessage})
 			}
+			last = at
+		}
+		r := &reports[last]
+		if r.n == outcomesPerMessage {
+			r.items, r.counts, r.n = append(r.items, make([]byte, 0, 64*min(len(b.ends)-i, outcomesPerMessage))), append(r.counts, 0), 0
+		}
+		k := len(r.items) - 1
+		r.items[k] = appendOutcome(r.items[k], e, b.recs[i].Offset)
+		r.n++
+		r.counts[k] = r.n
+	}
+	slices.SortFunc(reports, func(x, y report) int { return strings.Compare(x.source, y.source) })
+	var out []kafka.Message
+	for _, r := range reports {
+		for k, items := range r.items {
+			v := event.AppendFrame(make([]byte, 0, len(items)+len(r.source)+len(b.p.topic)+40), schemaID)
+			v = appendText(appendText(v, r.source), b.p.topic)
+			v = binary.AppendVarint(binary.AppendVarint(v, int64(b.p.partition)), b.at.UnixMilli())
+			v = append(binary.AppendVarint(v, int64(r.counts[k])), items...)
+			v = append(v, 0) // no more of the array
 			out = append(out, kafka.Message{
-				Topic: event.TopicOutcome, Key: []byte(s), Value: append(event.AppendFrame(nil, schemaID), value...),
+				Topic: event.TopicOutcome, Key: []byte(r.source), Value: v,
 				Headers: []kafka.Header{{Key: "content-type", Value: []byte("application/avro")}},
 			})
-			list = list[n:]
 		}
 	}
-	return out, nil
+	return out
+}
+
+// appendOutcome appends an Outcome in Avro. The numbers of ends are those of OutcomeKind.
+func appendOutcome(dst []byte, e *ended, offset int64) []byte {
+	switch {
+	case e.hasID:
+		dst = append(dst, 2, 72) // the second branch, 36 characters
+		dst = appendUUID(dst, &e.id)
+	case e.eventID != "":
+		dst = appendText(append(dst, 2), e.eventID)
+	default:
+		dst = append(dst, 0)
+	}
+	dst = binary.AppendVarint(dst, int64(e.end))
+	var codes, flags []string
+	if e.why != nil {
+		codes = e.why.Codes
+	}
+	if e.end == record.Loaded && e.flags != 0 {
+		flags = validate.FlagNames(e.flags)
+	}
+	dst = appendTexts(appendTexts(dst, codes), flags)
+	return binary.AppendVarint(dst, offset)
+}
+
+func appendText(dst []byte, s string) []byte {
+	return append(binary.AppendVarint(dst, int64(len(s))), s...)
+}
+
+func appendTexts(dst []byte, list []string) []byte {
+	if len(list) > 0 {
+		dst = binary.AppendVarint(dst, int64(len(list)))
+		for _, s := range list {
+			dst = appendText(dst, s)
+		}
+	}
+	return append(dst, 0)
+}
+
+// appendUUID appends the text of a UUID.
+func appendUUID(dst []byte, id *[16]byte) []byte {
+	dst = append(hex.AppendEncode(dst, id[:4]), '-')
+	dst = append(hex.AppendEncode(dst, id[4:6]), '-')
+	dst = append(hex.AppendEncode(dst, id[6:8]), '-')
+	dst = append(hex.AppendEncode(dst, id[8:10]), '-')
+	return hex.AppendEncode(dst, id[10:])
 }
 
 // messages are all that a block has to tell: letters, then outcomes.
-func (b *block) messages(maxLetter, outcomeSchemaID int) ([]kafka.Message, error) {
+func (b *block) messages(maxLetter, outcomeSchemaID int) []kafka.Message {
 	var out []kafka.Message
 	for i := range b.ends {
 		if b.ends[i].end == record.Rejected {
 			out = append(out, letter(b, i, maxLetter))
 		}
 	}
-	told, err := outcomes(b, outcomeSchemaID)
-	return append(out, told...), err
+	return append(out, outcomes(b, outcomeSchemaID)...)
 }
 
 // restore makes a block from its stored ends and its records, read again, as the owner that stored it
 // told it or would have. A record of the block that is no longer stored was loaded and then erased.
 // The caller holds t.mu.
-func (t *topic) restore(ctx context.Context, p position, c claim, recs []kafka.Message, stored map[int64]storedEnd) (*block, error) {
+func (t *topic) restore(ctx context.Context, p position, c claim, recs []wkafka.Record, stored map[int64]storedEnd) (*block, error) {
 	b := &block{p: p, c: c, recs: recs, ends: make([]ended, len(recs))}
 	for i := range recs {
 		now, err := t.read(ctx, &recs[i])
 		if err != nil {
 			return nil, err
 		}
-		e := ended{end: record.Loaded, flags: now.flags, schemaID: now.schemaID, source: now.source, eventID: now.eventID}
+		e := ended{end: record.Loaded, flags: now.flags, schemaID: now.schemaID, source: now.source, eventID: now.eventID, id: now.id, hasID: now.hasID}
 		if s, ok := stored[recs[i].Offset]; ok {
 			b.at, e.end, e.flags = s.loadedAt, s.end, s.flags
 			if s.end == record.Rejected {
@@ -154,7 +211,7 @@ func (t *topic) restore(ctx context.Context, p position, c claim, recs []kafka.M
 				if err := json.Unmarshal([]byte(s.detail), e.why); err != nil {
 					return nil, fmt.Errorf("read the stored reason of %s/%d offset %d: %w", p.topic, p.partition, recs[i].Offset, err)
 				}
-				e.source, e.eventID = deref(e.why.Source), deref(e.why.EventID)
+				e.source, e.eventID, e.hasID = deref(e.why.Source), deref(e.why.EventID), false
 			}
 		}
 		b.ends[i] = e

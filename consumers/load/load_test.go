@@ -232,9 +232,9 @@ func (w *world) dieAfter(typ *event.Type, step int, to int64) {
 	defer l.broker.close()
 	ctx := w.t.Context()
 	p, c := position{typ.Topic, 0}, claim{0, to}
-	r := &reader{b: l.broker, p: p}
-	defer r.close()
-	recs, err := r.read(ctx, nil, 0, to, 100, 1<<20, time.Second)
+	r := newReader(l.broker, p)
+	defer r.Close()
+	recs, _, err := r.read(ctx, nil, 0, to, 100, 1<<20, time.Second)
 	if err != nil || len(recs) != int(to) {
 		w.t.Fatalf("%d records, %v", len(recs), err)
 	}
@@ -252,10 +252,7 @@ func (w *world) dieAfter(typ *event.Type, step int, to int64) {
 		err = insertBlock(ctx, l.store, t, p, c)
 	}
 	if err == nil && step >= 5 {
-		var msgs []kafka.Message
-		if msgs, err = b.messages(1<<20, 17); err == nil {
-			err = l.broker.produce(ctx, msgs)
-		}
+		err = l.broker.produce(ctx, b.messages(1<<20, 17))
 	}
 	if err != nil {
 		w.t.Fatal(err)
@@ -276,9 +273,9 @@ func TestLoadTakesALateInsertOfAClaimedBlockForDone(t *testing.T) {
 	}
 	defer zombie.store.close()
 	defer zombie.broker.close()
-	r := &reader{b: zombie.broker, p: position{typ.Topic, 0}}
-	defer r.close()
-	recs, err := r.read(t.Context(), nil, 0, 2, 100, 1<<20, time.Second)
+	r := newReader(zombie.broker, position{typ.Topic, 0})
+	defer r.Close()
+	recs, _, err := r.read(t.Context(), nil, 0, 2, 100, 1<<20, time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -198,19 +198,22 @@ func (w *world) count(query string, args ...any) int64 {
 // drain reads all that a topic holds.
 func (w *world) drain(topic string) []kafka.Message {
 	w.t.Helper()
-	r := &reader{b: newBroker(w.cluster, "drain", 1<<20), p: position{topic, 0}}
-	defer r.close()
+	r := wkafka.NewFetcher(w.cluster, topic, 0)
+	defer r.Close()
 	var out []kafka.Message
 	for at := int64(0); ; {
-		msgs, err := r.read(w.t.Context(), nil, at, 0, 1<<20, 1<<30, 200*time.Millisecond)
+		recs, next, err := r.Fetch(w.t.Context(), nil, at, 0, 1<<20, 1<<30, 200*time.Millisecond)
 		if err != nil {
 			w.t.Fatal(err)
 		}
-		out = append(out, msgs...)
-		if len(msgs) > 0 {
-			at = msgs[len(msgs)-1].Offset + 1
+		for i := range recs {
+			m := kafka.Message{Topic: topic, Offset: recs[i].Offset, Key: recs[i].Key, Value: recs[i].Value, Time: time.UnixMilli(recs[i].Timestamp)}
+			for _, h := range recs[i].Headers(nil) {
+				m.Headers = append(m.Headers, kafka.Header(h))
+			}
+			out = append(out, m)
 		}
-		if at >= r.logEnd {
+		if at = next; at >= r.LogEnd() {
 			return out
 		}
 	}

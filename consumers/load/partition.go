@@ -3,7 +3,6 @@ package load
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 
@@ -11,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/welfarehub/welfarehub/pkg/fault"
+	wkafka "github.com/welfarehub/welfarehub/pkg/kafka"
 )
 
 // worker loads one partition for one generation of the group: it does what the protocol asks for.
@@ -26,7 +26,7 @@ type worker struct {
 	gathered func()      // tells the gate, once
 	holds    bool        // topic.mu
 	conn     *connection // see protocol.connection
-	recs     []kafka.Message
+	recs     []wkafka.Record
 	decided  *block
 	wait     backoff // between inserts that failed
 }
@@ -35,8 +35,8 @@ type worker struct {
 func (w *worker) run(ctx context.Context) {
 	hard, cancel := afterwards(ctx, w.l.opt.DrainTimeout)
 	defer cancel()
-	r := &reader{b: w.l.broker, p: w.position(), logEnd: -1}
-	defer r.close()
+	r := newReader(w.l.broker, w.position())
+	defer r.Close()
 	w.gathered = sync.OnceFunc(w.gate.Done)
 	defer w.gathered()
 	defer w.hold(false)
@@ -122,7 +122,7 @@ func (w *worker) perform(ctx, hard context.Context, r *reader) (res result, err 
 		err = w.retry(ctx, "complete the block's views", func() error { return st.heal(ctx, w.topic.Type, p, w.block) })
 	case actStart:
 		err = w.retry(ctx, "find the start of the log", func() (err error) {
-			res.offset, err = w.firstOffset(ctx, r)
+			res.offset, _, err = r.ends(ctx)
 			return err
 		})
 	case actLearn:
@@ -136,7 +136,7 @@ func (w *worker) perform(ctx, hard context.Context, r *reader) (res result, err 
 	case actRestore:
 		res.found, err = w.restore(hard)
 	case actFetch:
-		for w.recs = nil; len(w.recs) == 0; w.recs = w.fetch(ctx, r, w.next) {
+		for w.recs = w.recs[:0]; len(w.recs) == 0; w.recs = w.fetch(ctx, r, w.next) {
 			if ctx.Err() != nil {
 				return res, ctx.Err()
 			}
@@ -216,10 +216,7 @@ func (w *worker) restore(ctx context.Context) (found bool, err error) {
 
 // tell publishes what a stored block has to tell.
 func (w *worker) tell(ctx context.Context) error {
-	msgs, err := w.decided.messages(w.l.opt.DeadLetterBytes, w.l.opt.OutcomeSchemaID)
-	if err != nil {
-		return err
-	}
+	msgs := w.decided.messages(w.l.opt.DeadLetterBytes, w.l.opt.OutcomeSchemaID)
 	return w.retry(ctx, "publish letters and outcomes", func() error { return w.l.broker.produce(ctx, msgs) })
 }
 
@@ -267,31 +264,15 @@ func (w *worker) learn(ctx context.Context) error {
 	return w.l.store.loadBlockIDs(ctx, t.Type, w.position(), w.block, &t.filter)
 }
 
-func (w *worker) firstOffset(ctx context.Context, r *reader) (int64, error) {
-	if r.conn == nil {
-		if err := r.dial(ctx); err != nil {
-			return 0, err
-		}
-	}
-	if err := r.conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
-		return 0, err
-	}
-	first, err := r.conn.ReadFirstOffset()
-	if err != nil {
-		r.close()
-		return 0, fmt.Errorf("read first offset of %s/%d: %w", w.topic.Topic, w.partition, err)
-	}
-	return first, nil
-}
-
 // poll is how long a fetch waits for a first record.
 const poll = 500 * time.Millisecond
 
 // fetch collects the records of the next block (step 1): until there are enough, or until the first has
 // waited for FlushAge. It returns none when ctx ends. Outages of the broker are waited for.
-func (w *worker) fetch(ctx context.Context, r *reader, next int64) []kafka.Message {
+func (w *worker) fetch(ctx context.Context, r *reader, next int64) []wkafka.Record {
+	r.Release() // the last block's
 	var (
-		recs  []kafka.Message
+		recs  = w.recs[:0]
 		size  int
 		since time.Time
 		wait  backoff
@@ -306,18 +287,18 @@ func (w *worker) fetch(ctx context.Context, r *reader, next int64) []kafka.Messa
 		}
 		n := len(recs)
 		var err error
-		recs, err = r.read(ctx, recs, at, 0, opt.MaxRecords, opt.MaxBytes-size, patience)
-		if r.logEnd >= 0 {
-			w.l.stats.logEnd(w.position(), r.logEnd)
+		recs, at, err = r.read(ctx, recs, at, 0, opt.MaxRecords, opt.MaxBytes-size, patience)
+		if end := r.LogEnd(); end >= 0 {
+			w.l.stats.logEnd(w.position(), end)
 		}
 		if len(recs) > n {
 			wait.reset()
 			if n == 0 {
 				since = time.Now()
 			}
-			at = recs[len(recs)-1].Offset + 1
-			for _, m := range recs[n:] {
-				size += len(m.Key) + len(m.Value) + 64*len(m.Headers)
+			for i := range recs[n:] {
+				m := &recs[n+i]
+				size += len(m.Key) + len(m.Value) + len(m.HeaderBytes())
 			}
 		}
 		var lost *lostError
@@ -343,14 +324,15 @@ func (w *worker) fetch(ctx context.Context, r *reader, next int64) []kafka.Messa
 }
 
 // fetchRange reads the records of a claimed block again.
-func (w *worker) fetchRange(ctx context.Context, r *reader, c claim) ([]kafka.Message, error) {
-	var recs []kafka.Message
+func (w *worker) fetchRange(ctx context.Context, r *reader, c claim) ([]wkafka.Record, error) {
+	r.Release()
+	var recs []wkafka.Record
 	at := c.from
 	err := w.retry(ctx, "read the claimed block again", func() error {
 		for at < c.to {
-			n := len(recs)
+			before := at
 			var err error
-			recs, err = r.read(ctx, recs, at, c.to, 1<<30, 1<<30, poll)
+			recs, at, err = r.read(ctx, recs, at, c.to, 1<<30, 1<<30, poll)
 			var lost *lostError
 			if errors.As(err, &lost) {
 				at = min(lost.first, c.to)
@@ -359,11 +341,7 @@ func (w *worker) fetchRange(ctx context.Context, r *reader, c claim) ([]kafka.Me
 			if err != nil {
 				return err
 			}
-			if len(recs) > n {
-				at = recs[len(recs)-1].Offset + 1
-				continue
-			}
-			if r.logEnd >= c.to {
+			if at == before && r.LogEnd() >= c.to {
 				return nil // the broker skips the offsets that are left
 			}
 		}

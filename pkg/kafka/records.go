@@ -9,6 +9,7 @@ import (
 	"io"
 	"unsafe"
 
+	"github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/compress"
 
 	"github.com/welfarehub/welfarehub/pkg/event"
@@ -22,6 +23,20 @@ type Record struct {
 	Value     []byte
 	headers   []byte // as they were sent
 	count     int32  // of headers
+}
+
+// RecordOf is a message as a record. It aliases the message's key and value.
+func RecordOf(m *kafka.Message) Record {
+	r := Record{Offset: m.Offset, Key: m.Key, Value: m.Value}
+	if !m.Time.IsZero() {
+		r.Timestamp = m.Time.UnixMilli()
+	}
+	headers := make([]event.Header, len(m.Headers))
+	for i, h := range m.Headers {
+		headers[i] = event.Header(h)
+	}
+	r.SetHeaders(headers)
+	return r
 }
 
 // HeaderBytes are the headers as they were sent, with all that is in them.

@@ -128,9 +128,9 @@ func (c *Columns) AppendRow(m *Meta, vals []event.Value) {
 // nothing is the value of every field of a record that is not loaded.
 var nothing = event.Value{Null: true}
 
-// Seal fills the columns that are the same for all rows of the block.
+// Seal fills the columns that are the same for all rows of a block, in the rows added since the last Seal.
 func (c *Columns) Seal(partition int, from, to int64, owner uint64, at time.Time) {
-	for range c.Rows() {
+	for len(c.partition) < c.Rows() {
 		c.partition.Append(uint32(partition))
 		c.from.Append(uint64(from))
 		c.to.Append(uint64(to))

@@ -14,6 +14,7 @@ import (
 	"github.com/segmentio/kafka-go"
 
 	"github.com/welfarehub/welfarehub/pkg/event"
+	wkafka "github.com/welfarehub/welfarehub/pkg/kafka"
 	"github.com/welfarehub/welfarehub/pkg/privacy"
 	"github.com/welfarehub/welfarehub/pkg/validate"
 )
@@ -61,8 +62,18 @@ type Rejection struct {
 	Hash        string   `json:"hash,omitempty"`
 }
 
-// Read decodes and validates one record. An error is an outage of the registry.
+// Read decodes and validates one message. An error is an outage of the registry.
 func (r *Reader) Read(ctx context.Context, m *kafka.Message) (Verdict, error) {
+	rec := wkafka.RecordOf(m)
+	v, err := r.ReadRecord(ctx, &rec)
+	if err == nil && v.Decoded && v.Why == nil {
+		v.Source, v.EventID = r.Row.Str(event.Source), strings.ToLower(r.Row.Str(event.EventID))
+	}
+	return v, err
+}
+
+// ReadRecord is Read without an allocation for a valid event, whose Source and EventID it leaves to the row.
+func (r *Reader) ReadRecord(ctx context.Context, m *wkafka.Record) (Verdict, error) {
 	var v Verdict
 	poison := func(code, field, message string) (Verdict, error) {
 		v.Why = &Rejection{Code: code, Codes: []string{code}, Field: field, Message: message}
@@ -96,9 +107,8 @@ func (r *Reader) Read(ctx context.Context, m *kafka.Message) (Verdict, error) {
 		return poison(d.Code, d.Field, d.Problem)
 	}
 	v.Decoded = true
-	v.Source, v.EventID = r.Row.Str(event.Source), strings.ToLower(r.Row.Str(event.EventID))
-	r.headers = validate.Headers(r.headers[:0], m.Headers)
-	r.check.Check(r.Row, validate.Meta{Key: m.Key, Timestamp: m.Time.UnixMilli(), Headers: r.headers}, &r.res)
+	r.headers = m.Headers(r.headers[:0])
+	r.check.Check(r.Row, validate.Meta{Key: m.Key, Timestamp: m.Timestamp, Headers: r.headers}, &r.res)
 	v.Flags = r.res.Flags
 	v.Newer = schema.dec.SkipsFields() || v.Flags&validate.FlagW90 != 0
 	if r.res.OK() {
@@ -106,7 +116,7 @@ func (r *Reader) Read(ctx context.Context, m *kafka.Message) (Verdict, error) {
 	}
 	first := r.res.Violations[0]
 	v.Why = &Rejection{Code: string(first.Code), Codes: r.res.Codes(), Field: first.Field, Message: first.Message}
-	v.Source, v.EventID = identifier(v.Source, 200), identifier(v.EventID, 64)
+	v.Source, v.EventID = identifier(r.Row.Str(event.Source), 200), identifier(strings.ToLower(r.Row.Str(event.EventID)), 64)
 	return v, nil
 }
 
