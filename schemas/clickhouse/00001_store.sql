@@ -895,7 +895,7 @@ CREATE TABLE IF NOT EXISTS welfare.replays (
     started_at DateTime64(3, 'UTC') COMMENT 'Begin.',
     updated_at DateTime64(3, 'UTC') COMMENT 'Last progress.',
     finished_at Nullable(DateTime64(3, 'UTC')) COMMENT 'End; NULL while it runs, or when it was cut off.',
-    read UInt64 COMMENT 'Records read again that were selected: the sum of the columns that follow, save copied.',
+    read UInt64 COMMENT 'Records read again that were selected. Where rows are restored it is the sum of the columns that follow; where they are copied, copied is all that follows.',
     present UInt64 COMMENT 'Of them loaded, with their row in place.',
     restored UInt64 COMMENT 'Of them loaded, with a row that was missing and is stored again.',
     duplicate UInt64 COMMENT 'Of them duplicates.',

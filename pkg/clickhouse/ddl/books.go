@@ -180,7 +180,7 @@ var books = []book{
 			{"started_at", instant, "Begin."},
 			{"updated_at", instant, "Last progress."},
 			{"finished_at", "Nullable(" + instant + ")", "End; NULL while it runs, or when it was cut off."},
-			{"read", "UInt64", "Records read again that were selected: the sum of the columns that follow, save copied."},
+			{"read", "UInt64", "Records read again that were selected. Where rows are restored it is the sum of the columns that follow; where they are copied, copied is all that follows."},
 			{"present", "UInt64", "Of them loaded, with their row in place."},
 			{"restored", "UInt64", "Of them loaded, with a row that was missing and is stored again."},
 			{"duplicate", "UInt64", "Of them duplicates."},
