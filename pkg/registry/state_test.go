@@ -236,7 +236,9 @@ func TestFaultsOfTheLog(t *testing.T) {
 		}
 		return nil
 	}
+	s.opt.Timeout = time.Minute // the retries must have the time they need on a busy machine
 	run(t, h, []step{{"POST", "/subjects/b/versions", schemaBody(`"long"`), 200, `{"id":2}`}})
+	s.opt.Timeout = 300 * time.Millisecond
 	l.beforeAppend = func() error { return errTooLarge }
 	run(t, h, []step{{"POST", "/subjects/c/versions", schemaBody(`"float"`), 422, `~42209`}})
 	l.beforeAppend = nil
