@@ -11,7 +11,9 @@ import (
 	"github.com/welfarehub/welfarehub/consumers/aggregate"
 	"github.com/welfarehub/welfarehub/consumers/load"
 	"github.com/welfarehub/welfarehub/pkg/clickhouse"
+	"github.com/welfarehub/welfarehub/pkg/metrics"
 	"github.com/welfarehub/welfarehub/pkg/registry"
+	"github.com/welfarehub/welfarehub/web/health"
 )
 
 // loadFlags are the limits of the loader, the same in load and up.
@@ -49,6 +51,8 @@ func newLoad() *cobra.Command {
 		cf clickhouseFlags
 		rf registryFlags
 		lf loadFlags
+
+		addr string
 	)
 	cmd := &cobra.Command{
 		Use:   "load",
@@ -59,7 +63,9 @@ partitions, if you like; a partition has one loader at a time, and any may be ki
 
 The topics must be there, and the schema (welfarehub migrate). At the start the registry
 and ClickHouse must answer; after that outages of Kafka, ClickHouse and the registry are
-waited out. SIGTERM ends the blocks in work (--drain-timeout) and leaves the group.`,
+waited out. --health opens an address for supervisors and Prometheus: /livez, /readyz (a
+member of the group, and ClickHouse answers) and /metrics. SIGTERM ends the blocks in work
+(--drain-timeout) and leaves the group.`,
 		Example: `  welfarehub load --kafka-brokers broker:9092 --registry-url http://registry:8081 \
     --clickhouse-dsn clickhouse://hub:secret@clickhouse:9000/`,
 		Args: cobra.NoArgs,
@@ -79,6 +85,13 @@ waited out. SIGTERM ends the blocks in work (--drain-timeout) and leaves the gro
 			if err != nil {
 				return &exitError{exitUsage, err}
 			}
+			reg := metrics.New(version)
+			var ready readyWhenMade
+			stop, err := serveHealth(cmd, log, addr, health.Options{Metrics: reg.Handler(), Ready: ready.Ready, Logger: log})
+			if err != nil {
+				return err
+			}
+			defer stop()
 			if err := ensureTopics(cmd.Context(), cluster, topicSettings{partitions: 1, maxValueBytes: lf.maxValueBytes}, false); err != nil {
 				return err
 			}
@@ -86,18 +99,19 @@ waited out. SIGTERM ends the blocks in work (--drain-timeout) and leaves the gro
 			if err != nil {
 				return fmt.Errorf("register schemas: %w", err)
 			}
-			opt := load.Options{Cluster: cluster, DSN: cf.dsn, Schemas: client, OutcomeSchemaID: ids[registry.OutcomeSubject], Logger: log}
+			opt := load.Options{Cluster: cluster, DSN: cf.dsn, Schemas: client, OutcomeSchemaID: ids[registry.OutcomeSubject], Logger: log, Metrics: reg.Load()}
 			lf.apply(&opt)
 			loader, err := load.New(opt)
 			if err != nil {
 				return err
 			}
+			ready.made(loader.Ready)
 			db, err := clickhouse.Open(cmd.Context(), cf.dsn)
 			if err != nil {
 				return err
 			}
 			defer db.Close()
-			agg := aggregate.New(aggregate.Options{DB: db.Conn(), Logger: log, SweepEvery: sweepEvery, PurgeEvery: purgeEvery})
+			agg := aggregate.New(aggregate.Options{DB: db.Conn(), Logger: log, Metrics: reg.Aggregate(), SweepEvery: sweepEvery, PurgeEvery: purgeEvery})
 			group, ctx := errgroup.WithContext(cmd.Context())
 			group.Go(func() error { return loader.Run(ctx) })
 			group.Go(func() error { return agg.Run(ctx) })
@@ -108,6 +122,7 @@ waited out. SIGTERM ends the blocks in work (--drain-timeout) and leaves the gro
 	cf.add(cmd.Flags())
 	rf.add(cmd.Flags())
 	lf.add(cmd.Flags())
+	cmd.Flags().StringVar(&addr, "health", "", "address of /livez, /readyz and /metrics, plain HTTP; port 0 takes a free one; none where not given")
 	return cmd
 }
 

@@ -8,8 +8,10 @@ import (
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 
+	"github.com/welfarehub/welfarehub/pkg/metrics"
 	"github.com/welfarehub/welfarehub/pkg/registry"
 	"github.com/welfarehub/welfarehub/web/api"
+	"github.com/welfarehub/welfarehub/web/health"
 )
 
 func newRegistry() *cobra.Command {
@@ -21,7 +23,8 @@ func newRegistry() *cobra.Command {
 		Use:   "registry",
 		Short: "Serve the schema registry (Confluent REST API)",
 		Long: `registry serves the Confluent REST API. Its state is in the compacted topic _schemas, in
-Confluent's own format: it survives, and another registry can take it over. Run one.`,
+Confluent's own format: it survives, and another registry can take it over. Run one.
+/livez, /readyz and /metrics are for supervisors and Prometheus.`,
 		Example: `  welfarehub registry --kafka-brokers broker:9092 --registry 0.0.0.0:8081`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -38,7 +41,8 @@ Confluent's own format: it survives, and another registry can take it over. Run 
 				return err
 			}
 			defer srv.Close()
-			return serveUntilDone(cmd, log, addr, "--registry", srv.Handler())
+			ops := health.Options{Metrics: metrics.New(version).Handler(), Ready: srv.Ready, Logger: log}
+			return serveUntilDone(cmd, log, addr, "--registry", health.Handler(ops, srv.Handler()))
 		},
 	}
 	kf.add(cmd.Flags())

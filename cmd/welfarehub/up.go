@@ -23,6 +23,7 @@ import (
 	"github.com/welfarehub/welfarehub/pkg/datadir"
 	"github.com/welfarehub/welfarehub/pkg/engine"
 	wkafka "github.com/welfarehub/welfarehub/pkg/kafka"
+	"github.com/welfarehub/welfarehub/pkg/metrics"
 	"github.com/welfarehub/welfarehub/pkg/registry"
 	"github.com/welfarehub/welfarehub/web/api"
 )
@@ -42,8 +43,9 @@ type upFlags struct {
 		ch       clickhouseFlags
 		registry registryFlags
 	}
-	load loadFlags
-	sim  simFlags
+	load  loadFlags
+	sim   simFlags
+	watch watchFlags
 }
 
 func (f *upFlags) add(fs *pflag.FlagSet) {
@@ -66,6 +68,7 @@ func (f *upFlags) add(fs *pflag.FlagSet) {
 	f.external.registry.add(fs)
 	f.load.add(fs)
 	f.sim.add(fs)
+	f.watch.add(fs)
 }
 
 func newUp() *cobra.Command {
@@ -95,7 +98,7 @@ The first Ctrl-C drains and exits 0; the second exits at once.`,
 			if err := f.sim.check(); err != nil {
 				return err
 			}
-			h := &hub{f: &f, log: log, out: cmd.OutOrStdout()}
+			h := &hub{f: &f, log: log, out: cmd.OutOrStdout(), metrics: metrics.New(version)}
 			err = h.run(cmd.Context())
 			if errors.Is(err, context.Canceled) && cmd.Context().Err() != nil {
 				err = nil
@@ -110,9 +113,10 @@ The first Ctrl-C drains and exits 0; the second exits at once.`,
 // hub is all parts of up. They are started in the order of their dependence and stopped in the order of
 // the data: traffic, loader, aggregates, API, ClickHouse, registry, broker.
 type hub struct {
-	f   *upFlags
-	log *zap.Logger
-	out io.Writer
+	f       *upFlags
+	log     *zap.Logger
+	out     io.Writer
+	metrics *metrics.Registry
 
 	cluster     wkafka.Cluster
 	registryURL string
@@ -363,7 +367,7 @@ func (h *hub) migrate(ctx context.Context) error {
 }
 
 func (h *hub) startLoader(context.Context) error {
-	opt := load.Options{Cluster: h.cluster, DSN: h.dsn, Schemas: h.client, OutcomeSchemaID: h.schemaIDs[registry.OutcomeSubject], Logger: h.log.Named("load")}
+	opt := load.Options{Cluster: h.cluster, DSN: h.dsn, Schemas: h.client, OutcomeSchemaID: h.schemaIDs[registry.OutcomeSubject], Logger: h.log.Named("load"), Metrics: h.metrics.Load()}
 	h.f.load.apply(&opt)
 	loader, err := load.New(opt)
 	if err != nil {
@@ -375,14 +379,16 @@ func (h *hub) startLoader(context.Context) error {
 
 // startAggregates starts the loader after the aggregates, so that it stops before them.
 func (h *hub) startAggregates(context.Context) error {
-	agg := aggregate.New(aggregate.Options{DB: h.db.Conn(), Logger: h.log.Named("aggregate"), SweepEvery: sweepEvery, PurgeEvery: purgeEvery})
+	agg := aggregate.New(aggregate.Options{DB: h.db.Conn(), Logger: h.log.Named("aggregate"), Metrics: h.metrics.Aggregate(), SweepEvery: sweepEvery, PurgeEvery: purgeEvery})
 	h.background("aggregates", agg.Run)
 	h.background("loader", h.loader.Run)
 	return nil
 }
 
 func (h *hub) startAPI(context.Context) error {
-	h.apiURL = "http://" + h.serveHTTP("API", h.listeners.api, api.New(api.Options{DB: h.db.Conn(), Logger: h.log.Named("api"), Version: version}))
+	stop := h.f.watch.start(context.Background(), h.metrics, h.cluster, h.db, h.log.Named("watch"))
+	h.onStop("watch", func(context.Context) error { stop(); return nil })
+	h.apiURL = "http://" + h.serveHTTP("API", h.listeners.api, api.New(api.Options{DB: h.db.Conn(), Logger: h.log.Named("api"), Version: version, Metrics: h.metrics.Handler()}))
 	return nil
 }
 

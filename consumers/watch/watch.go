@@ -78,7 +78,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 	if w.transport != nil {
 		defer w.transport.CloseIdleConnections()
 	}
-	var lag, sources <-chan time.Time = time.After(0), time.After(0)
+	lag, sources := time.After(0), time.After(0)
 	if w.client == nil {
 		lag = nil
 	}

@@ -31,7 +31,7 @@ func (r *Registry) Aggregate() *Aggregate {
 		groups:     r.counter("welfarehub_aggregate_groups_total").WithLabelValues(),
 		healed:     r.counter("welfarehub_aggregate_healed_facts_total").WithLabelValues(),
 		superseded: r.counter("welfarehub_aggregate_superseded_records_total").WithLabelValues(),
-		erased:     r.counter("welfarehub_aggregate_erasedrows_total").WithLabelValues(),
+		erased:     r.counter("welfarehub_aggregate_erased_rows_total").WithLabelValues(),
 	}
 	for _, step := range AggregateSteps {
 		m.took.WithLabelValues(step)

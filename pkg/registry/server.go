@@ -128,6 +128,14 @@ func (s *Server) Close() error {
 	return nil
 }
 
+// Ready tells whether the server follows its log. One that does not still answers what it knows, which may
+// be old. That the brokers are away does not count: what is known is right meanwhile.
+func (s *Server) Ready(context.Context) error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.broken
+}
+
 // follow applies the log in its order, for ever: this server's records as well as another's. It is the
 // only one that changes the state.
 func (s *Server) follow(ctx context.Context) {

@@ -22,6 +22,9 @@ import (
 	"github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 	"go.uber.org/zap"
+
+	"github.com/welfarehub/welfarehub/pkg/privacy"
+	"github.com/welfarehub/welfarehub/web/health"
 )
 
 // Options configure the API. Zero values take the defaults.
@@ -29,6 +32,7 @@ type Options struct {
 	DB            driver.Conn   // ClickHouse, with at least SELECT on the database welfare; required
 	Logger        *zap.Logger   // required
 	Version       string        // of the program, shown by the index
+	Metrics       http.Handler  // answers /metrics; nil: there is none
 	Timeout       time.Duration // of an answer; 15 s
 	MaxConcurrent int           // queries at once, the others wait a little and are then sent away; 8
 	MaxMemory     int64         // bytes that ClickHouse may use for one query, half of it before it spills to disk; 256 MiB, as user planner may
@@ -83,8 +87,8 @@ func New(o Options) http.Handler {
 			it: "Stato dei dati: conteggi, ritardo e aggiornamento di ogni topic",
 			en: "State of the data: counts, lag and freshness of each topic",
 		},
-		{path: "/healthz", handle: a.health, offers: []string{typeJSON}, it: "Il processo è vivo", en: "The process is alive"},
-		{path: "/readyz", handle: a.ready, offers: []string{typeJSON}, it: "Il servizio può rispondere", en: "The service can answer"},
+		{path: health.Live, handle: a.live, offers: []string{typeJSON}, it: "Il processo è vivo", en: "The process is alive"},
+		{path: health.Ready, handle: a.ready, offers: []string{typeJSON}, it: "Il servizio può rispondere", en: "The service can answer"},
 		{path: "/", handle: a.index, offers: []string{typeJSON, typeHTML}, it: "Questo elenco", en: "This list"},
 	}
 	mux := http.NewServeMux()
@@ -96,7 +100,10 @@ func New(o Options) http.Handler {
 		mux.Handle(pattern, a.serve(e.path, only(e)))
 	}
 	mux.Handle("/", a.serve("unknown", a.notFound))
-	return mux
+	if o.Metrics == nil {
+		return mux
+	}
+	return health.WithMetrics(o.Metrics, mux)
 }
 
 // Server returns a server of h with the time limits that keep slow clients from holding connections. The
@@ -126,6 +133,9 @@ func (a *api) notFound(context.Context, *http.Request) (*answer, error) {
 	for _, e := range a.endpoints {
 		paths = append(paths, e.path)
 	}
+	if a.Metrics != nil {
+		paths = append(paths, health.Metrics)
+	}
 	return nil, &Problem{Status: http.StatusNotFound, Code: CodeNotFound, Detail: "the paths are " + strings.Join(paths, ", ")}
 }
 
@@ -138,7 +148,7 @@ func (a *api) serve(route string, h handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
 		id := r.Header.Get("X-Request-Id")
-		if !requestIDForm.MatchString(id) {
+		if !requestIDForm.MatchString(id) || privacy.ContainsCFRaw([]byte(id)) {
 			id = newRequestID()
 		}
 		log := a.Logger.With(zap.String("request_id", id), zap.String("route", route))
@@ -244,8 +254,8 @@ func (a *api) query(ctx context.Context) (_ context.Context, release func(), _ e
 // errBusy says that all slots were taken for as long as a request waits.
 var errBusy = errors.New("too many queries at once")
 
-// health answers that the process is alive, whatever becomes of ClickHouse.
-func (a *api) health(context.Context, *http.Request) (*answer, error) {
+// live answers that the process is alive, whatever becomes of ClickHouse.
+func (a *api) live(context.Context, *http.Request) (*answer, error) {
 	return jsonAnswer(map[string]string{"status": "ok"})
 }
 

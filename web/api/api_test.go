@@ -179,8 +179,8 @@ func TestFailuresOfClickHouseAreProblems(t *testing.T) {
 				t.Errorf("%s logs %s", name, line)
 			}
 		}
-		if w := get(t, h, "/healthz"); w.Code != http.StatusOK {
-			t.Errorf("%s: healthz %d", name, w.Code)
+		if w := get(t, h, "/livez"); w.Code != http.StatusOK {
+			t.Errorf("%s: livez %d", name, w.Code)
 		}
 		if w := get(t, h, "/readyz"); w.Code < 500 {
 			t.Errorf("%s: readyz %d", name, w.Code)
@@ -226,16 +226,16 @@ func TestIndexListsTheEndpoints(t *testing.T) {
 
 func TestAnswersHaveAnIDLengthAndNoCORS(t *testing.T) {
 	h, _ := broken(t, refuses)
-	w := get(t, h, "/healthz", "X-Request-Id", "abc-1", "Origin", "https://example.org")
+	w := get(t, h, "/livez", "X-Request-Id", "abc-1", "Origin", "https://example.org")
 	if w.Header().Get("X-Request-Id") != "abc-1" || w.Header().Get("Access-Control-Allow-Origin") != "" || w.Header().Get("X-Content-Type-Options") != "nosniff" {
 		t.Errorf("headers %v", w.Header())
 	}
-	if id := get(t, h, "/healthz").Header().Get("X-Request-Id"); len(id) != 16 {
+	if id := get(t, h, "/livez").Header().Get("X-Request-Id"); len(id) != 16 {
 		t.Errorf("id %q", id)
 	}
 	server := httptest.NewServer(h)
 	defer server.Close()
-	res, err := http.Head(server.URL + "/healthz")
+	res, err := http.Head(server.URL + "/livez")
 	if err != nil {
 		t.Fatal(err)
 	}

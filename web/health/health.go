@@ -31,7 +31,6 @@ func Handler(o Options, next http.Handler) http.Handler {
 		next = http.NotFoundHandler()
 	}
 	mux := http.NewServeMux()
-	mux.Handle("GET "+Metrics, plain(o.Metrics))
 	mux.Handle("GET "+Live, plain(say(http.StatusOK, "ok")))
 	mux.Handle("GET "+Ready, plain(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), 3*time.Second)
@@ -44,7 +43,19 @@ func Handler(o Options, next http.Handler) http.Handler {
 		say(http.StatusOK, "ready")(w, r)
 	})))
 	mux.Handle("/", next)
-	return mux
+	return WithMetrics(o.Metrics, mux)
+}
+
+// WithMetrics answers GET and HEAD at /metrics, and hands every other request to next.
+func WithMetrics(metrics, next http.Handler) http.Handler {
+	metrics = plain(metrics)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == Metrics && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
+			metrics.ServeHTTP(w, r)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 func say(status int, what string) http.HandlerFunc {
