@@ -54,13 +54,13 @@ type Options struct {
 	Schemas       record.SchemaSource // required
 	Aggregates    Aggregates          // nil: the aggregates are left to themselves
 	Select        Selection
-	DryRun        bool   // count only; nothing is written, not even the audit
-	Resume        string // id of a replay that was cut off, which goes on; Select and Target are its own then
-	Who, Why      string // for the audit; required unless DryRun
-	Target        Target // zero: store missing rows again
-	Rate          int    // records a second at most; 0: no limit
-	MaxValueBytes int    // as the loader's; 1 MiB
-	ChunkRecords  int    // records that are decided at once; 20,000
+	DryRun        bool    // count only; nothing is written, not even the audit
+	Resume        string  // id of a replay that was cut off, which goes on; Select and Target are its own then
+	Who, Why      string  // for the audit; required unless DryRun
+	Target        Target  // zero: store missing rows again
+	Rate          float64 // records a second at most; 0: no limit
+	MaxValueBytes int     // as the loader's; 1 MiB
+	ChunkRecords  int     // records that are decided at once; 20,000
 	Progress      func(Progress)
 	Logger        *zap.Logger
 
@@ -184,7 +184,7 @@ func (o *Options) setDefaults() {
 		o.ChunkRecords = 20_000
 	}
 	if o.Rate > 0 {
-		o.ChunkRecords = min(o.ChunkRecords, max(1, o.Rate/2))
+		o.ChunkRecords = min(o.ChunkRecords, max(1, int(o.Rate/2)))
 	}
 	if o.Logger == nil {
 		o.Logger = zap.NewNop()
@@ -379,7 +379,7 @@ func (r *runner) progress(p *Partition) {
 
 // pace keeps a run below a rate.
 type pace struct {
-	perSecond int
+	perSecond float64
 	begin     time.Time
 	done      int
 }
@@ -393,7 +393,7 @@ func (p *pace) wait(ctx context.Context, n int) error {
 		p.begin = time.Now()
 	}
 	p.done += n
-	ahead := time.Duration(float64(p.done)/float64(p.perSecond)*float64(time.Second)) - time.Since(p.begin)
+	ahead := time.Duration(float64(p.done)/p.perSecond*float64(time.Second)) - time.Since(p.begin)
 	if ahead <= 0 {
 		return nil
 	}
