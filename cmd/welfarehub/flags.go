@@ -19,6 +19,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	wkafka "github.com/welfarehub/welfarehub/pkg/kafka"
+	"github.com/welfarehub/welfarehub/pkg/privacy"
 	"github.com/welfarehub/welfarehub/pkg/registry"
 )
 
@@ -146,7 +147,21 @@ func logger(cmd *cobra.Command) (*zap.Logger, error) {
 	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(out)), lv)), nil
 }
 
+// redacted is the error output: log, errors, progress. Nothing that comes here holds a codice fiscale, save
+// what a user gave as a name of a file or on the command line; the last fence is for that and for faults.
+type redacted struct{ w io.Writer }
+
+func (r redacted) Write(p []byte) (int, error) {
+	if _, err := r.w.Write(privacy.Redact(p)); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
 func isTerminal(w io.Writer) bool {
+	if r, ok := w.(redacted); ok {
+		w = r.w
+	}
 	f, ok := w.(*os.File)
 	if !ok {
 		return false

@@ -91,6 +91,41 @@ func ContainsCFRaw(raw []byte) bool {
 	return ContainsCF(raw)
 }
 
+// Redacted stands in a text where Redact found a codice fiscale.
+const Redacted = "[codice fiscale]"
+
+// Redact returns text with each codice fiscale that ContainsCF finds replaced by Redacted: text itself
+// where there is none. It is for what is shown to people, as the last of several fences.
+func Redact(text []byte) []byte {
+	if !ContainsCF(text) {
+		return text
+	}
+	var out []byte
+	inWord := false
+	from := 0
+	for i := 0; i < len(text); {
+		c := text[i]
+		if classes[c]&word == 0 {
+			inWord = c >= utf8.RuneSelf && endsInWord(text[:i+1])
+			i++
+			continue
+		}
+		if classes[c]&letter != 0 && !inWord {
+			var cf CF
+			if end, ok := match(text, i, &cf); ok && !startsWithWord(text[end:]) {
+				out = append(append(out, text[from:i]...), Redacted...)
+				from, i = end, end
+				inWord = false
+				continue
+			}
+		}
+		inWord = false
+		for i++; i < len(text) && classes[text[i]]&word != 0; i++ {
+		}
+	}
+	return append(out, text[from:]...)
+}
+
 // endsInWord tells whether the last, non-ASCII, character of b is a letter or digit.
 func endsInWord(b []byte) bool {
 	r, _ := utf8.DecodeLastRune(b)

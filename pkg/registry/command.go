@@ -41,6 +41,9 @@ func (s *state) parse(req request, normalize bool) (parsed, *Error) {
 	if strings.TrimSpace(req.Schema) == "" {
 		return p, fail(codeInvalidSchema, "Empty schema")
 	}
+	if inWords(req.Schema) {
+		return p, fail(codeInvalidSchema, "Invalid schema: %s", personal)
+	}
 	if req.SchemaType != "" && !strings.EqualFold(req.SchemaType, typeAvro) {
 		return p, fail(codeInvalidSchema, "Invalid schema type %.40s: this registry has AVRO only", req.SchemaType)
 	}

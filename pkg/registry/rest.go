@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"go.uber.org/zap"
+
+	"github.com/welfarehub/welfarehub/pkg/privacy"
 )
 
 // Content types of the API; the first is the one that answers have unless a client asks for another.
@@ -38,6 +40,10 @@ func (s *Server) Handler() http.Handler {
 			r = r.Clone(r.Context())
 			r.URL.Path = strings.TrimRight(r.URL.Path, "/")
 			r.URL.RawPath = strings.TrimRight(r.URL.RawPath, "/")
+		}
+		if inTarget(r) {
+			s.send(w, r, nil, fail(codeInvalidSubject, "The specified subject is not a valid subject: %s", personal))
+			return
 		}
 		if _, pattern := mux.Handler(r); pattern == "" {
 			s.unrouted(mux, w, r)
@@ -168,6 +174,9 @@ func (s *Server) send(w http.ResponseWriter, r *http.Request, v any, fault *Erro
 		contentType = typeV1
 	}
 	if fault != nil {
+		if privacy.ContainsCF([]byte(fault.Message)) {
+			fault = fail(fault.Code, "%s", personal)
+		}
 		status = fault.HTTPStatus
 		v = struct {
 			Code    int    `json:"error_code"`
