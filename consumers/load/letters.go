@@ -23,11 +23,12 @@ import (
 // DeadLetterSuffix makes the topic of dead letters from a topic.
 const DeadLetterSuffix = ".dlq"
 
-// truncatedBytes is what is kept of a value that is too large for the dead letters.
+// truncatedBytes is what is kept of a value, key or headers that are too large for the dead letters.
 const truncatedBytes = 64 << 10
 
 // letter is the dead letter of a rejected record: its original key, value and headers, and wh_* headers
-// that say why. Where a codice fiscale is in any of them, it carries none of the original.
+// that say why. Where a codice fiscale is in any of them, it carries none of the original. One that would not
+// fit is cut: to the first truncatedBytes of its value, and without a key or headers that are longer.
 func letter(b *block, i, maxBytes int) kafka.Message {
 	m, e := &b.recs[i], &b.ends[i]
 	out := kafka.Message{Topic: b.p.topic + DeadLetterSuffix, Key: m.Key, Value: m.Value}
@@ -54,11 +55,14 @@ func letter(b *block, i, maxBytes int) kafka.Message {
 	switch {
 	case holdsCF(m) || slices.Contains(e.why.Codes, "E11"):
 		out.Key, out.Value, out.Headers = nil, nil, nil
-	case len(m.Key)+len(m.Value) > maxBytes:
+	case len(m.Key)+len(m.Value)+len(m.HeaderBytes()) > maxBytes:
 		out.Value = m.Value[:min(len(m.Value), truncatedBytes)]
 		wh = append(wh, kafka.Header{Key: "wh_truncated", Value: []byte("true")})
 		if len(m.Key) > truncatedBytes {
 			out.Key = nil
+		}
+		if len(m.HeaderBytes()) > truncatedBytes {
+			out.Headers = nil
 		}
 	}
 	out.Headers = append(out.Headers, wh...)
