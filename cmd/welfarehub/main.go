@@ -51,6 +51,7 @@ func main() {
 func run(args []string, stdout, stderr io.Writer) int {
 	ctx, stop := signals()
 	defer stop()
+	stderr = redacted{stderr}
 	root, parsed := newRoot()
 	root.SetArgs(args)
 	root.SetOut(stdout)
