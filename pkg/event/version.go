@@ -50,6 +50,11 @@ func (t *Type) date(released []string) error {
 	return nil
 }
 
+// Grew tells whether a version of the schema brought new symbols to an enum that was there before.
+func (f *Field) Grew(version int) bool {
+	return f.Since < version && slices.Contains(f.symbolSince, version)
+}
+
 // releasedTexts are the released texts of the schema of an event, oldest first.
 func releasedTexts(name string) (out []string) {
 	for {
