@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/welfarehub/welfarehub/pkg/privacy"
 )
 
 // FieldError says what is wrong with one field of an event that came as text or JSON. It never holds
@@ -302,7 +304,7 @@ func unknownField(t *Type, prefix, name string) *FieldError {
 // PrintableName tells whether a name from outside looks like a name of a field, and not like data that
 // landed there, such as a codice fiscale. Others must not be shown in an error.
 func PrintableName(s string) bool {
-	if s == "" || len(s) > 64 {
+	if s == "" || len(s) > 64 || privacy.ContainsCF([]byte(s)) {
 		return false
 	}
 	for i := range len(s) {

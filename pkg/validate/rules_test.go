@@ -73,6 +73,8 @@ var cases = []struct {
 	{"ServiceRequested", set{"traceparent": "RSSMRA85T10A562S"}, "E11"},
 	{"ServiceRequested", set{"traceparent": "00-" + strings.Repeat("0a", 16) + "-abcdef12a34b567a-01"}, ""},
 	{"ServiceRequested", set{"sourceRecordId": "RSSMRA85T10A562S/2024"}, "E11"},
+	{"NeedAssessed", set{"sensitive": `{"cf":"RSSMRA85T10A562S"}`}, "E11"},
+	{"NeedAssessed", set{"sensitive": "\x00\xffRSSMRA85T10A562T"}, ""},
 
 	{"ServiceOfferPublished", set{"ageMin": 3, "ageMax": 2}, "E12"},
 	{"ServiceOfferPublished", set{"ageMin": nil, "ageMax": nil, "lat": nil, "lon": nil}, ""},

@@ -143,6 +143,8 @@ func newPlan(t *event.Type) *plan {
 	for i := range t.Fields {
 		f := &t.Fields[i]
 		switch f.Kind {
+		case event.Bytes: // encrypted by the edge, or not
+			p.scans = append(p.scans, scan{i, nil})
 		case event.String, event.UUID, event.Strings:
 			p.scans = append(p.scans, scan{i, machineFormat(f.Name)})
 			if slices.Contains(pseudonymFields, f.Name) {

@@ -112,14 +112,18 @@ func TestBadParametersSayWhatIsAllowed(t *testing.T) {
 func TestRefusedRequestsDoNotShowWhatWasSent(t *testing.T) {
 	h, logs := broken(t, refuses)
 	const secret = "RSSMRA85T10A562S"
-	for _, target := range []string{"/api/v1/supply-demand?territory=" + secret, "/api/v1/supply-demand?" + secret + "=1", "/" + secret, "/api/v1/status?x=" + secret} {
-		w := get(t, h, target, "X-Request-Id", secret+"@")
-		if strings.Contains(w.Body.String()+w.Header().Get("X-Request-Id"), secret) {
-			t.Errorf("%s: %s", target, w.Body)
+	for _, target := range []string{"/api/v1/supply-demand?territory=" + secret, "/api/v1/supply-demand?" + secret + "=1", "/" + secret, "/api/v1/status?x=" + secret, "/api/v1/status?vrdgli-mmcsrfnlrb=1"} {
+		for _, id := range []string{secret + "@", secret, "vrdgli-mmcsrfnlrb"} {
+			w := get(t, h, target, "X-Request-Id", id)
+			if all := w.Body.String() + w.Header().Get("X-Request-Id"); !strings.Contains(all, secret) && !strings.Contains(all, "mmcsrfnlrb") {
+				continue
+			}
+			t.Errorf("%s: %s %s", target, w.Header(), w.Body)
 		}
 	}
 	for _, e := range logs.All() {
-		if line, _ := json.Marshal(e.ContextMap()); strings.Contains(e.Message+string(line), secret) {
+		line, _ := json.Marshal(e.ContextMap())
+		if all := e.Message + string(line); strings.Contains(all, secret) || strings.Contains(all, "mmcsrfnlrb") {
 			t.Errorf("logged: %s %s", e.Message, line)
 		}
 	}

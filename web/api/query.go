@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/welfarehub/welfarehub/pkg/event"
+	"github.com/welfarehub/welfarehub/pkg/privacy"
 )
 
 const (
@@ -123,7 +124,7 @@ func newReader(rawQuery string, known []parameter) *reader {
 		switch n := len(r.values[name]); {
 		case i < 0:
 			shown := name
-			if !parameterForm.MatchString(name) {
+			if !parameterForm.MatchString(name) || privacy.ContainsCF([]byte(name)) {
 				shown = "" // whatever it is, it is not repeated
 			}
 			detail := "unknown parameter; there are none here"
