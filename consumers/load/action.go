@@ -3,7 +3,7 @@ package load
 // actionNames name the actions as the points of faults do.
 var actionNames = [...]string{
 	actPosition: "position", actTail: "tail", actHeal: "heal", actStart: "start", actLearn: "learn", actGather: "gather",
-	actRefetch: "refetch", actRestore: "restore", actFetch: "fetch", actDecide: "decide", actClaim: "claim",
+	actRefetch: "refetch", actRestore: "restore", actFetch: "fetch", actDecide: "decide", actResolve: "resolve", actClaim: "claim",
 	actInsert: "insert", actVerify: "verify", actTell: "tell", actSettle: "settle", actStop: "stop",
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/welfarehub/welfarehub/pkg/dedup"
 	"github.com/welfarehub/welfarehub/pkg/event"
+	"github.com/welfarehub/welfarehub/pkg/record"
 )
 
 // BenchmarkDecide decodes, validates, hashes and deduplicates blocks of 10,000 new events with all
@@ -26,6 +27,7 @@ func BenchmarkDecide(b *testing.B) {
 			t := l.topics[typ.Topic]
 			t.rebuilt = true
 			const n = 10_000
+			cols := record.NewColumns(typ)
 			recs := make([]wkafka.Record, n)
 			at, row := 0, valid(typ, 0)
 			var twin dedup.Filter // whose false positives would be looked up
@@ -50,10 +52,14 @@ func BenchmarkDecide(b *testing.B) {
 				b.StopTimer()
 				next()
 				b.StartTimer()
-				blk, err := t.decide(b.Context(), position{typ.Topic, 0}, claim{int64(at - n), int64(at)}, recs)
+				blk, waiting, turn, err := t.decide(b.Context(), position{typ.Topic, 0}, claim{int64(at - n), int64(at)}, recs, cols)
+				if err == nil {
+					err = t.resolve(b.Context(), blk, waiting, nil, cols)
+				}
 				if err != nil {
 					b.Fatal(err)
 				}
+				t.turns.leave(turn)
 				if got := blk.counts(); got.Loaded != n {
 					b.Fatalf("%+v", got)
 				}

@@ -22,9 +22,10 @@ type topic struct {
 	*event.Type
 	l *Loader
 
-	// mu is held from the decision of a block to its insert: two partitions of one topic must not both
-	// take the same id for new.
-	mu      sync.Mutex
+	turns turns                // of blocks, from the look-up of ids to the insert
+	ahead chan *record.Columns // see columns
+
+	mu      sync.Mutex // guards all below
 	filter  dedup.Filter
 	rebuilt bool          // the filter has all ids that were stored before this instance began
 	known   map[int]int64 // by partition: up to where the filter has the ids that others stored
@@ -34,7 +35,6 @@ type topic struct {
 	household int               // index of householdPseudonym; -1 where the event has none
 	names     map[string]string // sources, see name
 
-	cols   *record.Columns
 	reader *record.Reader
 	row    *event.Row // of the reader
 	hasher event.Hasher
@@ -42,10 +42,14 @@ type topic struct {
 
 func newTopic(t *event.Type, l *Loader) *topic {
 	r := record.NewReader(t, l.opt.Schemas, l.opt.MaxValueBytes)
-	return &topic{
-		Type: t, l: l, known: map[int]int64{},
-		household: t.Field("householdPseudonym"), names: map[string]string{}, cols: record.NewColumns(t), reader: r, row: r.Row,
+	out := &topic{
+		Type: t, l: l, known: map[int]int64{}, ahead: make(chan *record.Columns, blocksAhead),
+		household: t.Field("householdPseudonym"), names: map[string]string{}, reader: r, row: r.Row,
 	}
+	for range blocksAhead {
+		out.ahead <- nil // made when they are used
+	}
+	return out
 }
 
 // block is a decided block: one end for each record.
@@ -87,34 +91,37 @@ type deferred struct {
 	newer   bool // see record.Verdict
 }
 
-// decide gives each record its end and fills t.cols with the rows of the block (step 2). The caller
-// holds t.mu. An error is an outage: nothing was stored, the block is decided again.
-func (t *topic) decide(ctx context.Context, p position, c claim, recs []wkafka.Record) (*block, error) {
+// decide reads each record and gives an end to those whose ids were never seen; waiting are the others.
+// It fills cols with the rows of the block, and takes its turn (step 2). An error is an outage: nothing
+// was stored, the block is decided again.
+func (t *topic) decide(ctx context.Context, p position, c claim, recs []wkafka.Record, cols *record.Columns) (*block, []deferred, *turn, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	if !t.rebuilt {
 		if err := t.l.store.loadIDs(ctx, t.Type, &t.filter, 0); err != nil {
-			return nil, err
+			return nil, nil, nil, err
 		}
 		t.rebuilt = true
 	}
 	if err := t.tail(ctx); err != nil {
-		return nil, err
+		return nil, nil, nil, err
 	}
 	if t.Subject >= 0 && t.Family != event.FamilyControl {
 		if err := t.l.erasures.refresh(ctx, t.l.store, t.l.opt.refresh); err != nil {
-			return nil, err
+			return nil, nil, nil, err
 		}
 	}
 	b := &block{p: p, c: c, at: fault.Now().UTC().Truncate(time.Millisecond), recs: recs, ends: make([]ended, len(recs))}
-	t.cols.Reset()
+	cols.Reset()
 	var waiting []deferred
 	for i := range recs {
 		end, err := t.read(ctx, &recs[i])
 		if err != nil {
-			return nil, err
+			return nil, nil, nil, err
 		}
 		b.ends[i] = end
 		if end.why != nil {
-			t.reject(b, i)
+			reject(b, i, cols)
 			continue
 		}
 		d := deferred{at: i, content: t.hasher.Sum(t.row), newer: end.newer}
@@ -123,13 +130,9 @@ func (t *topic) decide(ctx context.Context, p position, c claim, recs []wkafka.R
 			waiting = append(waiting, d)
 			continue
 		}
-		t.accept(b, &d)
+		t.accept(b, &d, cols)
 	}
-	if err := t.resolve(ctx, b, waiting); err != nil {
-		return nil, err
-	}
-	t.cols.Seal(p.partition, c.from, c.to, t.l.owner, b.at)
-	return b, nil
+	return b, waiting, t.turns.take(), nil
 }
 
 // read decodes and validates one record into t.row.
@@ -169,19 +172,19 @@ func (e *ended) text() string {
 
 // accept adds the row of the event in t.row. Where its subject is erased it is loaded, its id and content
 // hash stay known, and it still moves the horizon; the rest is not stored.
-func (t *topic) accept(b *block, d *deferred) {
+func (t *topic) accept(b *block, d *deferred, cols *record.Columns) {
 	e := &b.ends[d.at]
 	gone := t.erase()
 	if gone {
 		b.gone++
 	}
-	t.cols.AppendRow(&record.Meta{
+	cols.AppendRow(&record.Meta{
 		Offset: b.recs[d.at].Offset, End: record.Loaded, Gone: gone, SchemaID: int(e.schemaID), Flags: e.flags, IDHash: d.id, ContentHash: d.content,
 	}, t.row.Vals)
 }
 
 // reject adds the row of a rejected record.
-func (t *topic) reject(b *block, i int) {
+func reject(b *block, i int, cols *record.Columns) {
 	e := &b.ends[i]
 	why := e.why
 	sum := sha256.Sum256(b.recs[i].Value)
@@ -192,7 +195,7 @@ func (t *topic) reject(b *block, i int) {
 	if id := e.text(); id != "" {
 		why.EventID = &id
 	}
-	t.cols.AppendRow(&record.Meta{Offset: b.recs[i].Offset, End: record.Rejected, SchemaID: int(e.schemaID), Detail: mustJSON(why)}, nil)
+	cols.AppendRow(&record.Meta{Offset: b.recs[i].Offset, End: record.Rejected, SchemaID: int(e.schemaID), Detail: mustJSON(why)}, nil)
 }
 
 // mustJSON encodes a detail, whose types always encode.
@@ -204,26 +207,29 @@ func mustJSON(v any) []byte {
 	return raw
 }
 
-// resolve ends the records whose id may be known, in the order of their offsets: an id stored before the
-// block, or earlier in it, makes a duplicate, or E07 where the content differs.
-func (t *topic) resolve(ctx context.Context, b *block, waiting []deferred) error {
-	if len(waiting) == 0 {
-		return nil
+// ids are those of deferred records.
+func ids(waiting []deferred) [][16]byte {
+	out := make([][16]byte, len(waiting))
+	for i := range waiting {
+		out[i] = waiting[i].id
 	}
-	ids := make([][16]byte, len(waiting))
+	return out
+}
+
+// resolve ends the records whose id may be known, in the order of their offsets: an id stored before the
+// block, as first has it, or earlier in it, makes a duplicate, or E07 where the content differs. It seals
+// the block's columns. The caller has the turn; an error cannot be helped by trying again.
+func (t *topic) resolve(ctx context.Context, b *block, waiting []deferred, first map[[16]byte]known, cols *record.Columns) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	wanted := make(map[[16]byte]bool, len(waiting))
 	for i := range waiting {
-		ids[i] = waiting[i].id
-		wanted[ids[i]] = true
+		wanted[waiting[i].id] = true
 	}
-	first, err := t.l.store.lookup(ctx, t.Type, ids)
-	if err != nil {
-		return err
-	}
-	for row := range t.cols.Rows() {
-		id := [16]byte(t.cols.IDHash.Row(row))
-		if wanted[id] && t.cols.End[row] == int8(record.Loaded) {
-			first[id] = known{b.p.partition, int64(t.cols.Offset[row]), [32]byte(t.cols.ContentHash.Row(row)), t.Version}
+	for row := 0; row < cols.Rows() && len(waiting) > 0; row++ {
+		id := [16]byte(cols.IDHash.Row(row))
+		if wanted[id] && cols.End[row] == int8(record.Loaded) {
+			first[id] = known{b.p.partition, int64(cols.Offset[row]), [32]byte(cols.ContentHash.Row(row)), t.Version}
 		}
 	}
 	for i := range waiting {
@@ -232,6 +238,7 @@ func (t *topic) resolve(ctx context.Context, b *block, waiting []deferred) error
 		k, seen := first[d.id]
 		same := false
 		if seen {
+			var err error
 			if same, err = t.sameContent(ctx, b, d, k); err != nil {
 				return err
 			}
@@ -243,11 +250,11 @@ func (t *topic) resolve(ctx context.Context, b *block, waiting []deferred) error
 				return err
 			}
 			b.ends[d.at] = end
-			t.accept(b, d)
+			t.accept(b, d, cols)
 			first[d.id] = known{b.p.partition, b.recs[d.at].Offset, d.content, t.Version}
 		case same:
 			e.end = record.Duplicate
-			t.cols.AppendRow(&record.Meta{
+			cols.AppendRow(&record.Meta{
 				Offset: b.recs[d.at].Offset, End: record.Duplicate, SchemaID: int(e.schemaID),
 				Detail: mustJSON(copyOf{e.source, e.text(), k.partition, k.offset}),
 			}, nil)
@@ -258,9 +265,10 @@ func (t *topic) resolve(ctx context.Context, b *block, waiting []deferred) error
 				Message:     fmt.Sprintf("eventId was published before, at partition %d offset %d, with another content; a correction has a new eventId and a higher recordVersion", k.partition, k.offset),
 				OfPartition: &k.partition, OfOffset: &k.offset, OfHash: hex.EncodeToString(k.content[:]), Hash: hex.EncodeToString(d.content[:]),
 			}
-			t.reject(b, d.at)
+			reject(b, d.at, cols)
 		}
 	}
+	cols.Seal(b.p.partition, b.c.from, b.c.to, t.l.owner, b.at)
 	return nil
 }
 

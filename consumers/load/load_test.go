@@ -11,6 +11,8 @@ import (
 	"github.com/segmentio/kafka-go"
 
 	"github.com/welfarehub/welfarehub/pkg/event"
+	wkafka "github.com/welfarehub/welfarehub/pkg/kafka"
+	"github.com/welfarehub/welfarehub/pkg/record"
 )
 
 func TestLoadEndsEveryRecordOfEveryEvent(t *testing.T) {
@@ -212,13 +214,28 @@ func TestLoadEndsAClaimedBlock(t *testing.T) {
 	}
 }
 
+// decideAlone decides a block as a worker that has the topic for itself.
+func (t *topic) decideAlone(ctx context.Context, p position, c claim, recs []wkafka.Record) (*block, *record.Columns, error) {
+	cols := record.NewColumns(t.Type)
+	b, waiting, turn, err := t.decide(ctx, p, c, recs, cols)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer t.turns.leave(turn)
+	first, err := t.l.store.lookup(ctx, t.Type, ids(waiting))
+	if err == nil {
+		err = t.resolve(ctx, b, waiting, first, cols)
+	}
+	return b, cols, err
+}
+
 // insertBlock sends the block that t has decided.
-func insertBlock(ctx context.Context, s *store, t *topic, p position, c claim) error {
+func insertBlock(ctx context.Context, s *store, t *topic, p position, c claim, cols *record.Columns) error {
 	conn, err := s.connect(ctx)
 	if err != nil {
 		return err
 	}
-	return conn.insert(ctx, t.Type, p, c, t.cols)
+	return conn.insert(ctx, t.Type, p, c, cols)
 }
 
 // dieAfter does the first steps of the block [0, to) as a loader that then dies does.
@@ -244,12 +261,12 @@ func (w *world) dieAfter(typ *event.Type, step int, to int64) {
 	}
 	gen := nextGeneration(w.t, group)
 	t := l.topics[typ.Topic]
-	b, err := t.decide(ctx, p, c, recs)
+	b, cols, err := t.decideAlone(ctx, p, c, recs)
 	if err == nil {
 		err = l.broker.claim(ctx, gen, p, c)
 	}
 	if err == nil && step >= 4 {
-		err = insertBlock(ctx, l.store, t, p, c)
+		err = insertBlock(ctx, l.store, t, p, c, cols)
 	}
 	if err == nil && step >= 5 {
 		err = l.broker.produce(ctx, b.messages(1<<20, 17))
@@ -280,14 +297,14 @@ func TestLoadTakesALateInsertOfAClaimedBlockForDone(t *testing.T) {
 		t.Fatal(err)
 	}
 	zt := zombie.topics[typ.Topic]
-	late, err := zt.decide(t.Context(), r.p, claim{0, 2}, recs)
+	late, cols, err := zt.decideAlone(t.Context(), r.p, claim{0, 2}, recs)
 	if err != nil {
 		t.Fatal(err)
 	}
 	w.dieAfter(typ, 3, 2) // the claim that the zombie made
 	w.start(&testSchemas{}, nil)
 	w.await(typ.Topic, 2)
-	if err := insertBlock(t.Context(), zombie.store, zt, r.p, claim{0, 2}); err != nil {
+	if err := insertBlock(t.Context(), zombie.store, zt, r.p, claim{0, 2}, cols); err != nil {
 		t.Fatal(err)
 	}
 	if n := w.count("count() FROM store.service_requested"); n != 2 {

@@ -21,9 +21,9 @@ func (w *worker) stored() {
 		}
 	}
 	m.Block(t.Topic, c.Loaded, c.Duplicate, c.Rejected, b.gone, rejects)
-	if w.holds { // guards the filter
-		m.Filter(t.Topic, t.filter.Bytes(), t.filter.Len())
-	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	m.Filter(t.Topic, t.filter.Bytes(), t.filter.Len())
 }
 
 // left says that the instance is no member of the group now.

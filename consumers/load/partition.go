@@ -11,6 +11,7 @@ import (
 
 	"github.com/welfarehub/welfarehub/pkg/fault"
 	wkafka "github.com/welfarehub/welfarehub/pkg/kafka"
+	"github.com/welfarehub/welfarehub/pkg/record"
 )
 
 // worker loads one partition for one generation of the group: it does what the protocol asks for.
@@ -23,8 +24,10 @@ type worker struct {
 	log       *zap.Logger
 
 	protocol
-	gathered func()      // tells the gate, once
-	holds    bool        // topic.mu
+	gathered func() // tells the gate, once
+	turn     *turn  // the worker's place among the blocks of the topic; nil: none
+	cols     *record.Columns
+	waiting  []deferred  // records of the block that are to be resolved
 	conn     *connection // see protocol.connection
 	recs     []wkafka.Record
 	decided  *block
@@ -39,15 +42,14 @@ func (w *worker) run(ctx context.Context) {
 	defer r.Close()
 	w.gathered = sync.OnceFunc(w.gate.Done)
 	defer w.gathered()
-	defer w.hold(false)
+	defer w.leave()
 	defer w.release()
 	w.protocol = newProtocol()
 	for w.do != actStop {
 		if ctx.Err() != nil && w.do <= actFetch {
 			return // no block is in work
 		}
-		w.hold(w.alone())
-		if err := w.connect(ctx, hard); err != nil {
+		if w.alone() && w.turn.await(hard) != nil || w.connect(ctx, hard) != nil {
 			return
 		}
 		fault.At("before", w.do.String())
@@ -60,19 +62,22 @@ func (w *worker) run(ctx context.Context) {
 			return
 		}
 		w.advance(res)
-		w.hold(w.alone())
+		if !w.alone() {
+			w.leave()
+		}
 	}
 }
 
-// hold takes or leaves the topic.
-func (w *worker) hold(alone bool) {
-	switch {
-	case alone && !w.holds:
-		w.topic.mu.Lock()
-	case !alone && w.holds:
-		w.topic.mu.Unlock()
+// leave lets the next block of the topic go on.
+func (w *worker) leave() {
+	if w.cols != nil {
+		w.topic.ahead <- w.cols
+		w.cols = nil
 	}
-	w.holds = alone
+	if w.turn != nil {
+		w.topic.turns.leave(w.turn)
+		w.turn = nil
+	}
 }
 
 // connect takes a connection to the store where the protocol wants another one.
@@ -143,13 +148,24 @@ func (w *worker) perform(ctx, hard context.Context, r *reader) (res result, err 
 		}
 		res.offset = w.recs[len(w.recs)-1].Offset + 1
 	case actDecide:
+		if w.cols, err = w.topic.columns(hard); err != nil {
+			return res, err
+		}
 		err = w.retry(hard, "decide", func() (err error) {
 			start := time.Now()
-			if w.decided, err = w.topic.decide(hard, p, w.block, w.recs); err == nil {
+			if w.decided, w.waiting, w.turn, err = w.topic.decide(hard, p, w.block, w.recs, w.cols); err == nil {
 				w.l.opt.Metrics.Decided(time.Since(start))
 			}
 			return err
 		})
+	case actResolve:
+		var known map[[16]byte]known
+		if err = w.retry(hard, "look known ids up", func() error {
+			known, err = st.lookup(hard, w.topic.Type, ids(w.waiting))
+			return err
+		}); err == nil {
+			err = w.topic.resolve(hard, w.decided, w.waiting, known, w.cols)
+		}
 	case actClaim:
 		err = w.retry(hard, "claim", func() error { return br.claim(hard, w.gen, p, w.block) })
 	case actInsert:
@@ -179,7 +195,7 @@ func (w *worker) perform(ctx, hard context.Context, r *reader) (res result, err 
 // insert sends the block once. A failure says nothing of what became of it.
 func (w *worker) insert(ctx context.Context) (failed bool, err error) {
 	start := time.Now()
-	err = w.conn.insert(ctx, w.topic.Type, w.position(), w.block, w.topic.cols)
+	err = w.conn.insert(ctx, w.topic.Type, w.position(), w.block, w.cols)
 	if err == nil {
 		w.l.opt.Metrics.Inserted(time.Since(start))
 		w.wait.reset()
@@ -204,10 +220,8 @@ func (w *worker) restore(ctx context.Context) (found bool, err error) {
 			return err
 		}
 		found = true
-		if !w.holds {
-			w.topic.mu.Lock()
-			defer w.topic.mu.Unlock()
-		}
+		w.topic.mu.Lock()
+		defer w.topic.mu.Unlock()
 		w.decided, err = w.topic.restore(ctx, p, w.block, w.recs, stored)
 		return err
 	})
@@ -239,10 +253,8 @@ func (w *worker) awaitOthers(ctx context.Context) error {
 // whose views were completed just now.
 func (w *worker) learn(ctx context.Context) error {
 	t := w.topic
-	if !w.holds {
-		t.mu.Lock()
-		defer t.mu.Unlock()
-	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	notOwner := w.l.owner
 	if !t.rebuilt {
 		notOwner = 0

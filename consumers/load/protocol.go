@@ -37,7 +37,8 @@ const (
 	actRefetch                    // 0 read the records of that block again
 	actRestore                    // 0 make its ends out of the stored rows
 	actFetch                      // 1 read new records
-	actDecide                     // 2 give each an end
+	actDecide                     // 2 read each, and give an end to those whose ids the filter has not
+	actResolve                    // 2 give the others theirs, by what is stored
 	actClaim                      // 3 commit the group offset with the mark of a block in work
 	actInsert                     // 4 store the block
 	actVerify                     // 4 find out whose block is stored
@@ -101,6 +102,8 @@ func (p *protocol) advance(r result) {
 	case actFetch:
 		p.block, p.do = claim{p.next, r.offset}, actDecide
 	case actDecide:
+		p.do = actResolve
+	case actResolve:
 		p.do = actClaim
 	case actClaim:
 		if r.refused {
@@ -143,6 +146,7 @@ func (p *protocol) clean() bool { return p.begun }
 // one that it has for all the others, and an insert over one that is gone fails.
 func (p *protocol) connection() bool { return p.do == actPosition || p.do == actClaim && p.begun }
 
-// alone tells whether the topic must be the worker's alone while it does the action: from the decision of a
-// block until it is known to be stored whole, so that the next to decide finds its ids.
-func (p *protocol) alone() bool { return p.unsure || p.do >= actDecide && p.do <= actVerify }
+// alone tells whether no other partition of the topic may look ids up or insert in this process while the
+// worker does the action: from its own look-up until its block is known to be stored whole, so that the next
+// finds its ids. Blocks go in the order in which their ids went into the filter.
+func (p *protocol) alone() bool { return p.unsure || p.do >= actResolve && p.do <= actVerify }

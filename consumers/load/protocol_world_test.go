@@ -117,7 +117,7 @@ type simProcess struct {
 	paused  bool
 	filter  map[int]bool
 	workers []*simWorker
-	alone   *simWorker // holds the topic
+	turns   []*simWorker // whose blocks wait for the store
 }
 
 // simWorker is the protocol of one partition in one generation.
@@ -127,9 +127,10 @@ type simWorker struct {
 	partition int
 	gen       int
 	block     *simBlock
-	epoch     int // of its connection
-	looked    int // when it looked for the last block of an earlier owner; 0: not yet
-	learned   int // when it brought the filter up to date; 0: not yet
+	waiting   []int // rows that are to be resolved
+	epoch     int   // of its connection
+	looked    int   // when it looked for the last block of an earlier owner; 0: not yet
+	learned   int   // when it brought the filter up to date; 0: not yet
 }
 
 // simWorld is all of it.
@@ -195,7 +196,7 @@ func (w *simWorld) rebalance() {
 	var awake []*simProcess
 	for _, p := range w.procs {
 		if !p.paused {
-			p.workers, p.alone = nil, nil
+			p.workers, p.turns = nil, nil
 			awake = append(awake, p)
 		}
 	}
@@ -226,7 +227,7 @@ func (w *simWorld) ready(k *simWorker) bool {
 	case k.in.paused, k.do == actStop:
 		return false
 	case k.alone() && w.mutant != "topic not alone":
-		return k.in.alone == nil || k.in.alone == k
+		return k.in.turns[0] == k || w.mutant == "turns in any order"
 	case k.do == actGather:
 		return w.mutant == "topic not gathered" || !slices.ContainsFunc(k.in.workers, func(o *simWorker) bool { return o.learned == 0 })
 	case k.do == actFetch:
