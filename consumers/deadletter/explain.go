@@ -1,0 +1,156 @@
+package deadletter
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+
+	"github.com/welfarehub/welfarehub/pkg/event"
+	"github.com/welfarehub/welfarehub/pkg/record"
+)
+
+// Answer is what would become of a letter that were published again now.
+type Answer string
+
+// The answers.
+const (
+	Passes    Answer = "passes"    // it would be loaded
+	Duplicate Answer = "duplicate" // it would end as duplicate: its event was loaded meanwhile
+	Fails     Answer = "fails"     // it would be rejected again
+	Withheld  Answer = "withheld"  // it holds nothing of the original: the source must publish the event again
+	Cut       Answer = "cut"       // its value is not whole: the same
+)
+
+// Explained is a letter judged by the rules of today.
+type Explained struct {
+	Letter  `json:"-"`
+	Reject  Reject   `json:"reject"`
+	Answer  Answer   `json:"answer"`
+	Code    string   `json:"code,omitempty"` // where it fails
+	Codes   []string `json:"codes,omitempty"`
+	Field   string   `json:"field,omitempty"`
+	Message string   `json:"message,omitempty"`
+}
+
+// Explain judges the letters of a selection by today's rules, and calls take with each batch. It returns how
+// many rejects of the selection have no letter left.
+func (d *Desk) Explain(ctx context.Context, s Selection, take func([]Explained) error) (without uint64, err error) {
+	j := d.judge()
+	return d.letters(ctx, s, func(letters []Letter) error {
+		explained, err := j.all(ctx, letters)
+		if err != nil {
+			return err
+		}
+		return take(explained)
+	})
+}
+
+// judge judges letters.
+type judge struct {
+	d       *Desk
+	readers map[string]*record.Reader
+	hasher  event.Hasher
+}
+
+func (d *Desk) judge() *judge { return &judge{d: d, readers: map[string]*record.Reader{}} }
+
+func (j *judge) reader(topic string) *record.Reader {
+	r := j.readers[topic]
+	if r == nil {
+		r = record.NewReader(event.ByTopic(topic), j.d.Schemas, j.d.maxValueBytes())
+		j.readers[topic] = r
+	}
+	return r
+}
+
+const (
+	withheldMessage = "the letter holds neither key, value nor headers, for a codice fiscale is in them; the source must correct the event and publish it again"
+	cutMessage      = "the letter holds the beginning of the value only, for it was too large; the source must publish the event again"
+)
+
+// all judges letters of one topic.
+func (j *judge) all(ctx context.Context, letters []Letter) ([]Explained, error) {
+	out := make([]Explained, len(letters))
+	type waiting struct {
+		at      int
+		content [32]byte
+	}
+	ids := map[[16]byte]waiting{}
+	for i := range letters {
+		l := &letters[i]
+		e := &out[i]
+		e.Letter, e.Reject = *l, l.Reject
+		switch {
+		case l.Withheld():
+			e.Answer, e.Message = Withheld, withheldMessage
+			continue
+		case l.Cut() || !l.whole():
+			e.Answer, e.Message = Cut, cutMessage
+			continue
+		}
+		r := j.reader(l.Topic)
+		// Published again it has the time of then.
+		v, err := r.Read(ctx, &kafka.Message{Key: l.Key, Value: l.Value, Headers: l.Headers, Time: time.Now()})
+		if err != nil {
+			return nil, err
+		}
+		if v.Why != nil {
+			e.Answer, e.Code, e.Codes, e.Field, e.Message = Fails, v.Why.Code, v.Why.Codes, v.Why.Field, v.Why.Message
+			continue
+		}
+		e.Answer = Passes
+		uuid, _ := event.ParseUUID(r.Row.Vals[event.EventID].Bytes)
+		var id [16]byte
+		event.IDHash(&id, l.Topic, r.Row.Vals[event.Source].Bytes, uuid)
+		w := waiting{i, j.hasher.Sum(r.Row)}
+		if first, again := ids[id]; again {
+			e.Answer = Duplicate
+			if first.content != w.content {
+				conflict(e)
+			}
+			continue
+		}
+		ids[id] = w
+	}
+	if len(ids) == 0 {
+		return out, nil
+	}
+	t := event.ByTopic(letters[0].Topic)
+	var in strings.Builder
+	for id := range ids {
+		if in.Len() > 0 {
+			in.WriteByte(',')
+		}
+		fmt.Fprintf(&in, "unhex('%x')", id)
+	}
+	var known []struct {
+		ID      string `ch:"id"`
+		Content string `ch:"content"`
+	}
+	err := j.d.DB.Select(ctx, &known, fmt.Sprintf(`SELECT toString(id_hash) AS id, toString(argMin(content_hash, (partition, offset))) AS content
+		FROM store.ids WHERE type = %d AND id_hash IN (%s) GROUP BY id_hash`, t.No, in.String()))
+	if err != nil {
+		return nil, fmt.Errorf("look up %d ids of %s: %w", len(ids), t.Topic, err)
+	}
+	for _, k := range known {
+		var id [16]byte
+		var content [32]byte
+		copy(id[:], k.ID)
+		copy(content[:], k.Content)
+		e := &out[ids[id].at]
+		e.Answer = Duplicate
+		if content != ids[id].content {
+			conflict(e)
+		}
+	}
+	return out, nil
+}
+
+// conflict makes an E07 of a letter.
+func conflict(e *Explained) {
+	e.Answer, e.Code, e.Codes, e.Field = Fails, "E07", []string{"E07"}, "eventId"
+	e.Message = "eventId was published with another content; a correction has a new eventId and a higher recordVersion"
+}
