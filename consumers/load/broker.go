@@ -33,11 +33,11 @@ func (b *broker) close() {
 	b.transport.CloseIdleConnections()
 }
 
-func (b *broker) join(topics []string, session time.Duration) (*kafka.ConsumerGroup, error) {
+func (b *broker) join(topics []string, session, drain time.Duration) (*kafka.ConsumerGroup, error) {
 	return kafka.NewConsumerGroup(kafka.ConsumerGroupConfig{
 		ID: b.group, Brokers: b.cluster.Brokers, Dialer: b.cluster.Dialer(), Topics: topics,
 		GroupBalancers: []kafka.GroupBalancer{kafka.RoundRobinGroupBalancer{}},
-		SessionTimeout: session, HeartbeatInterval: session / 5, RebalanceTimeout: max(30*time.Second, 2*session),
+		SessionTimeout: session, HeartbeatInterval: session / 5, RebalanceTimeout: drain + 2*session, // a member that died while it joined is waited for so long
 		JoinGroupBackoff: time.Second, StartOffset: kafka.FirstOffset, WatchPartitionChanges: true,
 		PartitionWatchInterval: 5 * time.Second,
 	})

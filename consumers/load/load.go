@@ -144,7 +144,7 @@ func (l *Loader) Run(ctx context.Context) error {
 
 // runGroup is one membership of the group: it works its generations until ctx ends or the group fails.
 func (l *Loader) runGroup(ctx context.Context, wait *backoff) error {
-	group, err := l.broker.join(event.Topics(), l.opt.SessionTimeout)
+	group, err := l.broker.join(event.Topics(), l.opt.SessionTimeout, l.opt.DrainTimeout)
 	if err != nil {
 		return fmt.Errorf("join group %s: %w", l.opt.Group, err)
 	}

@@ -255,7 +255,7 @@ func (w *world) dieAfter(typ *event.Type, step int, to int64) {
 	if err != nil || len(recs) != int(to) {
 		w.t.Fatalf("%d records, %v", len(recs), err)
 	}
-	group, err := l.broker.join([]string{typ.Topic}, 6*time.Second)
+	group, err := l.broker.join([]string{typ.Topic}, 6*time.Second, 10*time.Second)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -351,7 +351,7 @@ func TestCommitIsFenced(t *testing.T) {
 	defer l.broker.close()
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
-	group, err := l.broker.join([]string{typ.Topic}, 6*time.Second)
+	group, err := l.broker.join([]string{typ.Topic}, 6*time.Second, 10*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
