@@ -1,0 +1,104 @@
+package torture
+
+import (
+	"fmt"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestZombies stops a loader at each step, for longer than its session, while another one takes its partitions, and wakes
+// it then.
+func TestZombies(t *testing.T) {
+	for _, point := range []string{"after-fetch", "after-decide", "after-claim", "after-insert", "after-verify", "after-tell"} {
+		t.Run(point, func(t *testing.T) {
+			gated(t, point != "after-claim")
+			runs(t, "zombie, stopped "+point, rounds(), func(t *testing.T, r run) {
+				w := newWorld(t, r, "", 2)
+				for range killsOf(4) {
+					w.publish(600)
+					zombie := w.load(fmt.Sprintf("stop:%s:%d", point, r.between(1, 12)))
+					if r.rnd.IntN(2) == 0 {
+						w.load("")
+					}
+					w.eventually("the loader stops", func() bool {
+						if w.read() == w.sent {
+							w.publish(200)
+						}
+						return zombie.stopped()
+					})
+					heir := w.load("")
+					w.eventually("another takes over", heir.assigned)
+					if r.rnd.IntN(2) == 0 {
+						w.drainAll() // the zombie finds that all is done
+					} else {
+						w.more(r.between(1, 300))
+						sleep(t, r.duration(0, session))
+					}
+					zombie.signal(syscall.SIGCONT)
+					if r.rnd.IntN(2) == 0 {
+						heir.kill()
+						w.kills++
+					}
+					w.publish(100)
+					w.more(50)
+				}
+				w.finish(nil)
+			})
+		})
+	}
+}
+
+// drainAll waits until all is read.
+func (w *world) drainAll() {
+	w.t.Helper()
+	w.eventually("all is read", func() bool { return w.read() == w.sent })
+}
+
+// TestScale goes from one loader to four and back to two while events come in.
+func TestScale(t *testing.T) {
+	gated(t, true)
+	runs(t, "1, 4, 2 loaders", rounds(), func(t *testing.T, r run) {
+		w := newWorld(t, r, "", 4)
+		for _, n := range []int{1, 4, 2, 4, 1} {
+			for len(w.living()) < n {
+				w.load("")
+			}
+			for living := w.living(); len(living) > n; living = living[1:] {
+				if r.rnd.IntN(2) == 0 {
+					living[0].kill()
+					w.kills++
+				} else if code := living[0].end(time.Minute); code != 0 {
+					t.Errorf("a loader ends with exit code %d", code)
+				}
+			}
+			for range 6 {
+				w.publish(100)
+				sleep(t, r.duration(0, 500*time.Millisecond))
+			}
+			w.more(100)
+		}
+		w.finish(nil)
+	})
+}
+
+// TestClockSetBack lets loaders with clocks of their own, two days back and one ahead, take partitions from one another and
+// race for ids.
+func TestClockSetBack(t *testing.T) {
+	gated(t, true)
+	runs(t, "clock set back", rounds(), func(t *testing.T, r run) {
+		w := newWorld(t, r, "", 2)
+		w.race(func() {
+			for n, clock := range []string{"0s", "-48h", "24h", "-1h", "0s"} {
+				p := w.loadWith([]string{"HUB_FAULTS=sleep:after-decide:1+200ms", "HUB_CLOCK=" + clock})
+				w.eventually("partitions are assigned", p.assigned)
+				w.publishTwice(200)
+				w.more(200)
+				if n > 0 {
+					w.loaders[n-1].kill()
+					w.kills++
+				}
+			}
+		})
+	})
+}
