@@ -54,7 +54,20 @@ fuzz: ## fuzz each decoder of outside bytes for FUZZTIME (20s)
 	  for f in $$(grep -rhoP '^func \KFuzz\w+' $$p/*_test.go); do go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $${FUZZTIME:-20s} $$p || exit 1; done; done
 
 .PHONY: bench
-bench: ## run the Go benchmarks
+bench: bench-loader ## measure the loader against its peers, and write bench/RESULTS.md (hours of a quiet machine; ARGS names questions)
+	$(BIN)/bench-loader -out $(CACHE)/bench.md -results bench/RESULTS.md $(or $(ARGS),full)
+
+.PHONY: bench-quick
+bench-quick: bench-loader ## the same in minutes, ours and the peers only; writes nothing
+	$(BIN)/bench-loader $(ARGS) quick
+
+.PHONY: bench-loader
+bench-loader: engine
+	deploy/kafka-test/install.sh
+	go build -trimpath -o $(BIN)/bench-loader ./bench/loader
+
+.PHONY: bench-go
+bench-go: ## run the Go benchmarks
 	go test -run '^$$' -bench . -benchmem ./...
 
 .PHONY: generate

@@ -84,7 +84,7 @@ var layers = []struct {
 	{"cmd", []string{"producers", "consumers", "web", "pkg", "schemas"}},
 	// Tools and tests are beside the layers; nothing imports them.
 	{"internal", []string{"pkg", "schemas"}},
-	{"bench", []string{"pkg", "schemas"}},
+	{"bench", []string{"producers", "consumers", "pkg", "schemas"}},
 	{"deploy", []string{"pkg", "schemas"}},
 	{"tests", []string{"cmd", "producers", "consumers", "web", "pkg", "schemas"}},
 }
