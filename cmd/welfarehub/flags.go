@@ -50,13 +50,9 @@ func (f *kafkaFlags) cluster() (wkafka.Cluster, error) {
 	if f.tls || f.ca != "" {
 		c.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
 		if f.ca != "" {
-			pem, err := os.ReadFile(f.ca)
-			if err != nil {
-				return c, fmt.Errorf("read --kafka-ca: %w", err)
-			}
-			c.TLS.RootCAs = x509.NewCertPool()
-			if !c.TLS.RootCAs.AppendCertsFromPEM(pem) {
-				return c, fmt.Errorf("read --kafka-ca: %s holds no certificate in PEM form", f.ca)
+			var err error
+			if c.TLS.RootCAs, err = authorities("kafka-ca", f.ca); err != nil {
+				return c, err
 			}
 		}
 	}
@@ -83,6 +79,19 @@ func (f *kafkaFlags) cluster() (wkafka.Cluster, error) {
 	return c, err
 }
 
+// authorities reads the certificates of a PEM file that a flag names.
+func authorities(flag, file string) (*x509.CertPool, error) {
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("read --%s: %w", flag, err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("read --%s: %s holds no certificate in PEM form", flag, file)
+	}
+	return pool, nil
+}
+
 // clickhouseFlags say how to reach ClickHouse.
 type clickhouseFlags struct{ dsn string }
 
@@ -98,12 +107,13 @@ func (f *clickhouseFlags) check() error {
 }
 
 // registryFlags say how to reach a schema registry.
-type registryFlags struct{ url, user, passwordFile string }
+type registryFlags struct{ url, user, passwordFile, ca string }
 
 func (f *registryFlags) add(fs *pflag.FlagSet) {
 	fs.StringVar(&f.url, "registry-url", "", "schema registry with the Confluent REST API, http:// or https://; a path prefix is kept")
 	fs.StringVar(&f.user, "registry-user", "", "user for basic authentication at the registry; none where not given")
 	fs.StringVar(&f.passwordFile, "registry-password-file", "", "file that holds that user's password")
+	fs.StringVar(&f.ca, "registry-ca", "", "PEM file of the authority that signed the registry's certificate; the system's authorities where not given")
 }
 
 func (f *registryFlags) client() (*registry.Client, error) {
@@ -117,6 +127,13 @@ func (f *registryFlags) client() (*registry.Client, error) {
 			return nil, fmt.Errorf("read --registry-password-file: %w", err)
 		}
 		opt.Password = strings.TrimRight(string(raw), "\r\n")
+	}
+	if f.ca != "" {
+		pool, err := authorities("registry-ca", f.ca)
+		if err != nil {
+			return nil, err
+		}
+		opt.TLS = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
 	}
 	return registry.NewClient(opt)
 }

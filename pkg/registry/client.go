@@ -267,7 +267,7 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 	}
 	res, err := c.http.Do(req)
 	if err != nil {
-		return err
+		return explain(err)
 	}
 	defer res.Body.Close()
 	raw, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
@@ -289,12 +289,32 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 	return nil
 }
 
+// explain adds what to look at to a failure that says little by itself.
+func explain(err error) error {
+	var untrusted *tls.CertificateVerificationError
+	var plain tls.RecordHeaderError
+	switch {
+	case errors.As(err, &untrusted):
+		return fmt.Errorf("%w; give the authority that signed the registry's certificate, or reach the registry by a name that the certificate has", err)
+	case errors.As(err, &plain), strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
+		return fmt.Errorf("%w; does the registry speak plain HTTP there?", err)
+	}
+	return err
+}
+
 func answeredError(status int, raw []byte) error {
 	var e struct {
 		Code    int    `json:"error_code"`
 		Message string `json:"message"`
 	}
-	if err := json.Unmarshal(raw, &e); err != nil || e.Code == 0 {
+	err := json.Unmarshal(raw, &e)
+	if status == http.StatusUnauthorized || status == http.StatusForbidden {
+		if e.Message == "" {
+			e.Message = http.StatusText(status)
+		}
+		return &Error{HTTPStatus: status, Code: max(e.Code, status), Message: e.Message + "; are user and password of the registry right?"}
+	}
+	if err != nil || e.Code == 0 {
 		return &Error{HTTPStatus: status, Code: status, Message: fmt.Sprintf("%s, without a registry's error code; is the URL right?", http.StatusText(status))}
 	}
 	return &Error{HTTPStatus: status, Code: e.Code, Message: e.Message}
