@@ -82,6 +82,9 @@ func (f *feed) fresh(t *event.Type) *event.Row {
 	f.n++
 	validtest.Set(row, "eventId", uuid.NewString())
 	validtest.Set(row, "sourceRecordId", fmt.Sprintf("R-%d", f.n))
+	if t.Family == event.FamilyControl && t.Subject >= 0 { // nobody's: what is erased is not seen
+		validtest.Set(row, t.Fields[t.Subject].Name, strings.Repeat("0f", 32))
+	}
 	return row
 }
 
@@ -281,10 +284,19 @@ func (f *feed) toPublish(h *hub, out *outputs) {
 		field := &request.Fields[i]
 		names = append(names, field.Name)
 		f.each("publish "+field.Name, func(text string) {
-			raw, _ := json.Marshal(map[string]string{field.Name: text})
+			values := map[string]any{}
+			if err := json.Unmarshal(f.fresh(request).AppendJSON(nil), &values); err != nil {
+				f.t.Fatal(err)
+			}
+			values[field.Name] = text
+			raw, _ := json.Marshal(values)
 			lines = append(lines, string(raw))
 			row := make([]string, len(request.Fields))
-			row[i] = `"` + text + `"`
+			for k := range row {
+				if v := values[request.Fields[k].Name]; v != nil {
+					row[k] = fmt.Sprintf(`"%v"`, v)
+				}
+			}
 			cells = append(cells, strings.Join(row, ","))
 		})
 	}
