@@ -27,7 +27,7 @@ const (
 // Explained is a letter judged by the rules of today.
 type Explained struct {
 	Letter  `json:"-"`
-	Reject  Reject   `json:"reject"`
+	Was     Reject   `json:"rejected"`
 	Answer  Answer   `json:"answer"`
 	Code    string   `json:"code,omitempty"` // where it fails
 	Codes   []string `json:"codes,omitempty"`
@@ -82,7 +82,7 @@ func (j *judge) all(ctx context.Context, letters []Letter) ([]Explained, error) 
 	for i := range letters {
 		l := &letters[i]
 		e := &out[i]
-		e.Letter, e.Reject = *l, l.Reject
+		e.Letter, e.Was = *l, l.Reject
 		switch {
 		case l.Withheld():
 			e.Answer, e.Message = Withheld, withheldMessage

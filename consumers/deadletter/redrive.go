@@ -115,7 +115,7 @@ type sameWhereNoKey struct{}
 
 func (sameWhereNoKey) Balance(m kafka.Message, partitions ...int) int {
 	if l, ok := m.WriterData.(*Explained); ok && len(m.Key) == 0 {
-		if p := int(l.Letter.Partition); slices.Contains(partitions, p) {
+		if p := int(l.Partition); slices.Contains(partitions, p) {
 			return p
 		}
 		return partitions[0]
@@ -154,11 +154,11 @@ func (p *publisher) acknowledged(msgs []kafka.Message, err error) {
 func (p *publisher) publish(ctx context.Context, letters []*Explained) ([]sent, error) {
 	msgs := make([]kafka.Message, len(letters))
 	for i, e := range letters {
-		msgs[i] = kafka.Message{Topic: e.Letter.Topic, Key: e.Key, Value: e.Value, Headers: e.Headers, WriterData: e}
+		msgs[i] = kafka.Message{Topic: e.Topic, Key: e.Key, Value: e.Value, Headers: e.Headers, WriterData: e}
 	}
 	err := p.writer.WriteMessages(ctx, msgs...)
 	if err != nil {
-		err = fmt.Errorf("publish %d letters of %s again: %w", len(msgs), letters[0].Letter.Topic, err)
+		err = fmt.Errorf("publish %d letters of %s again: %w", len(msgs), letters[0].Topic, err)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -180,7 +180,7 @@ func (d *Desk) settle(ctx context.Context, letters []sent, o Redrive) error {
 	now := time.Now().UTC()
 	for _, l := range letters {
 		partition, offset := uint32(l.partition), uint64(l.offset)
-		if err := out.Append(l.Letter.Topic, l.Letter.Partition, l.Letter.Offset, "redriven", &partition, &offset, o.Who, o.Why, now); err != nil {
+		if err := out.Append(l.Topic, l.Partition, l.Offset, "redriven", &partition, &offset, o.Who, o.Why, now); err != nil {
 			return fmt.Errorf("insert into store.dispositions: %w", err)
 		}
 	}

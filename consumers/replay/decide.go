@@ -124,7 +124,7 @@ func (p *part) chunk(ctx context.Context, recs []kafka.Message, next int64) erro
 			return err
 		}
 	}
-	if err := p.r.opt.fail("decide"); err != nil {
+	if err := p.r.opt.Step("decide"); err != nil {
 		return err
 	}
 	if p.restore != nil {
@@ -132,13 +132,13 @@ func (p *part) chunk(ctx context.Context, recs []kafka.Message, next int64) erro
 			return err
 		}
 	}
-	if err := p.r.opt.fail("restore"); err != nil {
+	if err := p.r.opt.Step("restore"); err != nil {
 		return err
 	}
 	if err := p.book(ctx, counts, next); err != nil {
 		return err
 	}
-	if err := p.r.opt.fail("book"); err != nil {
+	if err := p.r.opt.Step("book"); err != nil {
 		return err
 	}
 	if p.restore != nil {

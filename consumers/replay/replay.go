@@ -64,7 +64,9 @@ type Options struct {
 	Progress      func(Progress)
 	Logger        *zap.Logger
 
-	fail func(step string) error // tests cut a replay off by it
+	// Step is called after each step of a chunk: decide, fill, attach, restore, book. Its error cuts the
+	// replay off there.
+	Step func(step string) error
 }
 
 // Progress is how far a replay is.
@@ -192,8 +194,8 @@ func (o *Options) setDefaults() {
 	if o.Progress == nil {
 		o.Progress = func(Progress) {}
 	}
-	if o.fail == nil {
-		o.fail = func(string) error { return nil }
+	if o.Step == nil {
+		o.Step = func(string) error { return nil }
 	}
 }
 

@@ -145,19 +145,23 @@ func (r *restore) flush(ctx context.Context) error {
 		return err
 	}
 	err := r.client.Do(ctx, ch.Query{Body: r.cols.Input.Into("restore_" + r.t.Table), Input: r.cols.Input, Settings: []ch.Setting{
-		{Key: "async_insert", Value: "0"}, {Key: "insert_deduplicate", Value: "0"}, {Key: "max_insert_block_size", Value: "16777216"},
-		{Key: "min_insert_block_size_rows", Value: "16777216"}, {Key: "min_insert_block_size_bytes", Value: "17179869184"}, {Key: "optimize_on_insert", Value: "0"},
+		{Key: "async_insert", Value: "0"},
+		{Key: "insert_deduplicate", Value: "0"},
+		{Key: "max_insert_block_size", Value: "16777216"},
+		{Key: "min_insert_block_size_rows", Value: "16777216"},
+		{Key: "min_insert_block_size_bytes", Value: "17179869184"},
+		{Key: "optimize_on_insert", Value: "0"},
 	}})
 	if err != nil {
 		return fmt.Errorf("insert %d rows into %s: %w", r.cols.Rows(), r.beside(), err)
 	}
-	if err := r.r.opt.fail("fill"); err != nil {
+	if err := r.r.opt.Step("fill"); err != nil {
 		return err
 	}
 	if err := r.r.db.Exec(ctx, fmt.Sprintf("ALTER TABLE store.%s ATTACH PARTITION tuple() FROM %s", r.t.Table, r.beside())); err != nil {
 		return fmt.Errorf("attach %d rows to store.%s: %w", r.cols.Rows(), r.t.Table, err)
 	}
-	if err := r.r.opt.fail("attach"); err != nil {
+	if err := r.r.opt.Step("attach"); err != nil {
 		return err
 	}
 	if err := r.complete(ctx); err != nil {
@@ -263,24 +267,29 @@ func (r *restore) loadFeeds(ctx context.Context) error {
 			continue
 		}
 		f := feed{book: m[1], query: strings.ReplaceAll(v.Select, "store."+r.t.Table, r.beside())}
-		var columns []struct {
-			Name string `ch:"name"`
-		}
-		if err := r.r.db.Select(ctx, &columns, "SELECT name FROM (DESCRIBE TABLE ("+f.query+"))"); err != nil {
+		columns, err := r.columnsOf(ctx, f.query)
+		if err != nil {
 			return fmt.Errorf("read the columns of view %s: %w", v.Name, err)
 		}
-		for i, c := range columns {
-			if i > 0 {
-				f.columns += ", "
-			}
-			f.columns += "`" + c.Name + "`"
-		}
+		f.columns = "`" + strings.Join(columns, "`, `") + "`"
 		r.feeds = append(r.feeds, f)
 	}
 	if len(r.feeds) == 0 {
 		return fmt.Errorf("store.%s has no views; is the schema migrated?: %w", r.t.Table, errView)
 	}
 	return nil
+}
+
+func (r *restore) columnsOf(ctx context.Context, query string) ([]string, error) {
+	rows, err := r.r.db.Conn().Query(ctx, query+" LIMIT 0")
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	columns := rows.Columns()
+	for rows.Next() { // none
+	}
+	return columns, rows.Err()
 }
 
 var (
