@@ -198,9 +198,7 @@ func TestLoaderSurvivesFaults(t *testing.T) {
 			p.alive(t)
 			p.publish(t, 200)
 			p.awaitAll(t)
-			truth := p.sim.Truth()
-			compareBooks(t, p.db, truth)
-			compareCells(t, p.db, truth)
+			compareStored(t, p.db, p.sim.Truth())
 		})
 		if !ok {
 			return // what comes after would fail of it too

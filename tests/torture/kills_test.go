@@ -88,7 +88,7 @@ func TestKills(t *testing.T) {
 		})
 		return
 	}
-	const eachRun = 5
+	const eachRun = 8
 	perStep := max(1, (*killsWanted+len(kills)-1)/len(kills))
 	for _, k := range kills {
 		t.Run(k.name, func(t *testing.T) {
