@@ -69,7 +69,9 @@ func New(o Options) *Watcher {
 	if len(o.Cluster.Brokers) > 0 {
 		w.transport = o.Cluster.Transport()
 		w.client = o.Cluster.Client(w.transport)
+		o.Metrics.Asks("kafka", "ledger")
 	}
+	o.Metrics.Asks("sources")
 	return w
 }
 

@@ -142,7 +142,7 @@ var Catalogue = []Metric{
 	},
 	{
 		Name: "welfarehub_watch_last_look_timestamp_seconds", Kind: Gauge, Labels: []string{"of"}, Where: inServe,
-		Meaning: "When this process last read `kafka` (log ends), `ledger` (ClickHouse) and `sources` (ClickHouse). 0: not yet. While it cannot, lag in seconds goes on growing and lag in records stands.",
+		Meaning: "When this process last read `kafka` (log ends), `ledger` (ClickHouse) and `sources` (ClickHouse). 0: not yet; without `--kafka-brokers` only `sources`. While it cannot, lag in seconds goes on growing and lag in records stands.",
 		Do:      "Old: that part is away, or a right is missing.",
 	},
 }

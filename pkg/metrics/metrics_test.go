@@ -159,6 +159,7 @@ func TestNothingIsMeasuredByNone(t *testing.T) {
 	a.Step("", 1)
 	a.Failed("")
 	var w *Watch
+	w.Asks("")
 	w.Looked("")
 	w.SetLags(nil)
 	w.SetSources(nil)

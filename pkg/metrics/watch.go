@@ -33,7 +33,7 @@ type Source struct {
 	Last   time.Time
 }
 
-// Looks are the values of label of: what is looked at.
+// Looks are the values of label of: what may be looked at.
 var Looks = []string{"kafka", "ledger", "sources"}
 
 // Watch is how far the hub is behind, as computed at each scrape: ages go on growing while nothing can be
@@ -60,6 +60,18 @@ func (r *Registry) Watch(sources int) *Watch {
 	}
 	r.reg.MustRegister(w)
 	return w
+}
+
+// Asks says what will be looked at.
+func (w *Watch) Asks(looks ...string) {
+	if w == nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, of := range looks {
+		w.looks[of] = time.Time{}
+	}
 }
 
 // Looked says that a part was read now.
@@ -144,8 +156,12 @@ func (w *Watch) Collect(ch chan<- prometheus.Metric) {
 		gauge(w.silence, age(s.Last), s.Name)
 	}
 	for _, of := range Looks {
+		t, asked := w.looks[of]
+		if !asked {
+			continue
+		}
 		at := 0.0
-		if t, ok := w.looks[of]; ok {
+		if !t.IsZero() {
 			at = float64(t.UnixMilli()) / 1000
 		}
 		gauge(w.looked, at, of)
