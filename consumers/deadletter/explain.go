@@ -74,11 +74,7 @@ const (
 // all judges letters of one topic.
 func (j *judge) all(ctx context.Context, letters []Letter) ([]Explained, error) {
 	out := make([]Explained, len(letters))
-	type waiting struct {
-		at      int
-		content [32]byte
-	}
-	ids := map[[16]byte]waiting{}
+	ids := make([][16]byte, len(letters))
 	for i := range letters {
 		l := &letters[i]
 		e := &out[i]
@@ -91,9 +87,7 @@ func (j *judge) all(ctx context.Context, letters []Letter) ([]Explained, error) 
 			e.Answer, e.Message = Cut, cutMessage
 			continue
 		}
-		r := j.reader(l.Topic)
-		// Published again it has the time of then.
-		v, err := r.Read(ctx, &kafka.Message{Key: l.Key, Value: l.Value, Headers: l.Headers, Time: time.Now()})
+		v, err := j.read(ctx, l)
 		if err != nil {
 			return nil, err
 		}
@@ -102,51 +96,78 @@ func (j *judge) all(ctx context.Context, letters []Letter) ([]Explained, error) 
 			continue
 		}
 		e.Answer = Passes
-		uuid, _ := event.ParseUUID(r.Row.Vals[event.EventID].Bytes)
-		var id [16]byte
-		event.IDHash(&id, l.Topic, r.Row.Vals[event.Source].Bytes, uuid)
-		w := waiting{i, j.hasher.Sum(r.Row)}
-		if first, again := ids[id]; again {
-			e.Answer = Duplicate
-			if first.content != w.content {
-				conflict(e)
-			}
+		row := j.reader(l.Topic).Row
+		uuid, _ := event.ParseUUID(row.Vals[event.EventID].Bytes)
+		event.IDHash(&ids[i], l.Topic, row.Vals[event.Source].Bytes, uuid)
+	}
+	return out, j.compare(ctx, out, ids)
+}
+
+// read judges one letter as if it were published now.
+func (j *judge) read(ctx context.Context, l *Letter) (record.Verdict, error) {
+	return j.reader(l.Topic).Read(ctx, &kafka.Message{Key: l.Key, Value: l.Value, Headers: l.Headers, Time: time.Now()})
+}
+
+// stored is the content that is known under an id.
+type stored struct {
+	ID      string `ch:"id"`
+	Content string `ch:"content"`
+	Version uint8  `ch:"version"`
+}
+
+// compare finds, of the letters that pass, those whose id is known, or which an earlier one of them has.
+func (j *judge) compare(ctx context.Context, all []Explained, ids [][16]byte) error {
+	var in strings.Builder
+	for i := range all {
+		if all[i].Answer != Passes {
 			continue
 		}
-		ids[id] = w
-	}
-	if len(ids) == 0 {
-		return out, nil
-	}
-	t := event.ByTopic(letters[0].Topic)
-	var in strings.Builder
-	for id := range ids {
 		if in.Len() > 0 {
 			in.WriteByte(',')
 		}
-		fmt.Fprintf(&in, "unhex('%x')", id)
+		fmt.Fprintf(&in, "unhex('%x')", ids[i])
 	}
-	var known []struct {
-		ID      string `ch:"id"`
-		Content string `ch:"content"`
+	if in.Len() == 0 {
+		return nil
 	}
-	err := j.d.DB.Select(ctx, &known, fmt.Sprintf(`SELECT toString(id_hash) AS id, toString(argMin(content_hash, (partition, offset))) AS content
+	t := event.ByTopic(all[0].Topic)
+	var known []stored
+	err := j.d.DB.Select(ctx, &known, fmt.Sprintf(`SELECT toString(id_hash) AS id, toString(argMin(content_hash, (partition, offset))) AS content, argMin(hash_version, (partition, offset)) AS version
 		FROM store.ids WHERE type = %d AND id_hash IN (%s) GROUP BY id_hash`, t.No, in.String()))
 	if err != nil {
-		return nil, fmt.Errorf("look up %d ids of %s: %w", len(ids), t.Topic, err)
+		return fmt.Errorf("look up ids of %s: %w", t.Topic, err)
 	}
+	first := map[[16]byte]stored{}
 	for _, k := range known {
 		var id [16]byte
-		var content [32]byte
 		copy(id[:], k.ID)
+		first[id] = k
+	}
+	for i := range all {
+		e := &all[i]
+		if e.Answer != Passes {
+			continue
+		}
+		v, err := j.read(ctx, &e.Letter)
+		if err != nil {
+			return err
+		}
+		r := j.reader(e.Topic)
+		k, again := first[ids[i]]
+		if !again {
+			sum := j.hasher.Sum(r.Row)
+			first[ids[i]] = stored{Content: string(sum[:]), Version: uint8(t.Version)}
+			continue
+		}
+		var content [32]byte
 		copy(content[:], k.Content)
-		e := &out[ids[id].at]
-		e.Answer = Duplicate
-		if content != ids[id].content {
+		if r.SameContent(&j.hasher, &v, content, int(k.Version)) {
+			e.Answer = Duplicate
+		} else {
 			conflict(e)
 		}
 	}
-	return out, nil
+	return nil
 }
 
 // conflict makes an E07 of a letter.

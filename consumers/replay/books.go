@@ -133,6 +133,7 @@ func (b *books) deficit(ctx context.Context, t *event.Type, partition int, blk l
 type known struct {
 	place
 	content [32]byte
+	version int // of the hash
 }
 
 // lookUpAtOnce is how many ids or pseudonyms a query names.
@@ -154,16 +155,17 @@ func (b *books) ids(ctx context.Context, t *event.Type, ids [][16]byte) (map[[16
 		var found []struct {
 			ID        string `ch:"id"`
 			Content   string `ch:"content"`
+			Version   uint8  `ch:"hash_version"`
 			Partition uint32 `ch:"partition"`
 			Offset    uint64 `ch:"offset"`
 		}
-		err := b.db.Select(ctx, &found, fmt.Sprintf("SELECT DISTINCT toString(id_hash) AS id, toString(content_hash) AS content, partition, offset FROM store.ids WHERE type = %d AND id_hash IN (%s)", t.No, in.String()))
+		err := b.db.Select(ctx, &found, fmt.Sprintf("SELECT DISTINCT toString(id_hash) AS id, toString(content_hash) AS content, hash_version, partition, offset FROM store.ids WHERE type = %d AND id_hash IN (%s)", t.No, in.String()))
 		if err != nil {
 			return nil, fmt.Errorf("look up %d ids of %s: %w", n, t.Topic, err)
 		}
 		for _, f := range found {
 			var id [16]byte
-			k := known{place: place{int(f.Partition), int64(f.Offset)}}
+			k := known{place: place{int(f.Partition), int64(f.Offset)}, version: int(f.Version)}
 			copy(id[:], f.ID)
 			copy(k.content[:], f.Content)
 			out[id] = append(out[id], k)

@@ -266,14 +266,18 @@ func (p *part) decideMissing(ctx context.Context, open []missing, counts *Counts
 		}
 		at := stored[o.id]
 		if first, again := p.lost[o.id]; again {
-			at = append(at, known{first, o.content})
+			at = append(at, known{first, o.content, p.t.Version})
 		}
 		switch k, found := first(at, here); {
 		case found && k.place == here:
-		case found && k.content == o.content:
-			counts.Duplicate++
-			continue
 		case found:
+			if _, err := p.reader.Read(ctx, o.m); err != nil { // the row was overwritten since
+				return err
+			}
+			if p.reader.SameContent(&p.hasher, &o.verdict, k.content, k.version) {
+				counts.Duplicate++
+				continue
+			}
 			counts.Rejected++
 			counts.Codes["E07"]++
 			continue

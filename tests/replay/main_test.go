@@ -1,0 +1,293 @@
+// Package replay tests replays and dead letters on running parts: a loader, aggregates, Kafka and ClickHouse.
+package replay
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/segmentio/kafka-go"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest"
+
+	"github.com/welfarehub/welfarehub/consumers/aggregate"
+	"github.com/welfarehub/welfarehub/consumers/load"
+	"github.com/welfarehub/welfarehub/consumers/reconcile"
+	"github.com/welfarehub/welfarehub/pkg/broker"
+	"github.com/welfarehub/welfarehub/pkg/clickhouse"
+	"github.com/welfarehub/welfarehub/pkg/event"
+	wkafka "github.com/welfarehub/welfarehub/pkg/kafka"
+	"github.com/welfarehub/welfarehub/pkg/registry"
+	"github.com/welfarehub/welfarehub/pkg/testkit"
+)
+
+func TestMain(m *testing.M) { testkit.Main(m) }
+
+// schemas are the registry of these tests: the schema of event number n has id n, OutcomesReported 17, and
+// more may be registered.
+type schemas struct {
+	mu   sync.Mutex
+	more map[int]string
+}
+
+func (s *schemas) SchemaByID(_ context.Context, id int) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if text, ok := s.more[id]; ok {
+		return text, nil
+	}
+	if id < 1 || id > len(event.Types) {
+		return "", &registry.Error{HTTPStatus: 404, Code: 40403, Message: "Schema not found"}
+	}
+	return event.Types[id-1].Raw, nil
+}
+
+func (s *schemas) register(id int, text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.more == nil {
+		s.more = map[int]string{}
+	}
+	s.more[id] = text
+}
+
+// hub is a broker, an empty store, a loader and the aggregates.
+type hub struct {
+	t       *testing.T
+	cluster wkafka.Cluster
+	client  *kafka.Client
+	dsn     string
+	db      *clickhouse.DB
+	writer  *kafka.Writer
+	group   string
+	schemas *schemas
+}
+
+// sub runs a subtest with the hub as its own.
+func (h *hub) sub(name string, f func(t *testing.T)) {
+	parent := h.t
+	parent.Run(name, func(t *testing.T) {
+		h.t = t
+		defer func() { h.t = parent }()
+		f(t)
+	})
+}
+
+const letterBytes = 16 << 20
+
+func newHub(t *testing.T, partitions int) *hub {
+	t.Helper()
+	h := &hub{
+		t: t, cluster: wkafka.Cluster{Brokers: []string{testkit.KafkaServer(t).Addr}}, dsn: testkit.ClickHouse(t).DSN,
+		group: "replay-" + uuid.NewString(), schemas: &schemas{},
+	}
+	ctx := t.Context()
+	if err := clickhouse.MigrateDown(ctx, h.dsn, 0, zap.NewNop()); err != nil {
+		t.Fatal(err)
+	}
+	if err := clickhouse.Migrate(ctx, h.dsn, zap.NewNop()); err != nil {
+		t.Fatal(err)
+	}
+	db, err := clickhouse.Open(ctx, h.dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	h.db = db
+	configs := map[string]string{"max.message.bytes": fmt.Sprint(letterBytes), "retention.ms": "-1"}
+	var specs []broker.TopicSpec
+	for _, typ := range event.Types {
+		specs = append(specs, broker.TopicSpec{Name: typ.Topic, Partitions: partitions, Configs: configs}, broker.TopicSpec{Name: typ.Topic + ".dlq", Partitions: 1, Configs: configs})
+	}
+	specs = append(specs, broker.TopicSpec{Name: event.TopicOutcome, Partitions: 1}, broker.TopicSpec{Name: "copies", Partitions: 1, Configs: configs})
+	tr := h.cluster.Transport()
+	t.Cleanup(tr.CloseIdleConnections)
+	h.client = h.cluster.Client(tr)
+	if err := broker.EnsureTopicsWith(ctx, h.client, specs); err != nil {
+		t.Fatal(err)
+	}
+	h.writer = h.cluster.Writer(tr, 12<<20)
+	t.Cleanup(func() { _ = h.writer.Close() })
+	return h
+}
+
+// load runs a loader and the aggregates until stop is called.
+func (h *hub) load(change func(*load.Options)) (stop func()) {
+	h.t.Helper()
+	log := zaptest.NewLogger(h.t, zaptest.Level(zap.ErrorLevel))
+	opt := load.Options{
+		Cluster: h.cluster, Group: h.group, DSN: h.dsn, Schemas: h.schemas, OutcomeSchemaID: 17, DeadLetterBytes: 8 << 20,
+		FlushAge: 50 * time.Millisecond, SessionTimeout: 6 * time.Second, Logger: log,
+	}
+	if change != nil {
+		change(&opt)
+	}
+	l, err := load.New(opt)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := l.Run(ctx); err != nil {
+			h.t.Error(err)
+		}
+	})
+	wg.Go(func() {
+		if err := aggregate.New(aggregate.Options{DB: h.db.Conn(), Logger: log}).Run(ctx); err != nil {
+			h.t.Error(err)
+		}
+	})
+	stop = sync.OnceFunc(func() { cancel(); wg.Wait() })
+	h.t.Cleanup(stop)
+	return stop
+}
+
+// settle waits until all that is in the topics is loaded and in the aggregates, and no erasure is at work.
+func (h *hub) settle() {
+	h.t.Helper()
+	var ends uint64
+	for _, t := range event.Types {
+		bounds, err := wkafka.LogBounds(h.t.Context(), h.client, t.Topic)
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		for _, b := range bounds {
+			ends += uint64(b.End)
+		}
+	}
+	var quiet []string
+	for end := time.Now().Add(time.Minute); ; time.Sleep(200 * time.Millisecond) {
+		var ledgered, aggregated uint64
+		if err := h.db.Scan(h.t.Context(), "SELECT sum(ledgered_to), sum(aggregated_to) FROM welfare.freshness", nil, &ledgered, &aggregated); err != nil {
+			h.t.Fatal(err)
+		}
+		if ledgered == ends && aggregated == ends {
+			now := h.checksums() // removals come after the cells are right
+			if slices.Equal(now, quiet) {
+				return
+			}
+			quiet = now
+			time.Sleep(time.Second)
+		}
+		if time.Now().After(end) {
+			h.same("after a minute", quiet)
+			h.t.Fatalf("after a minute %d of %d offsets are loaded, %d aggregated", ledgered, ends, aggregated)
+		}
+	}
+}
+
+// checksums are the content of every table and cell, whatever its order, without _loaded_at and what the
+// aggregates and replays write of themselves.
+func (h *hub) checksums() []string {
+	h.t.Helper()
+	ctx := h.t.Context()
+	var tables []struct {
+		Name string `ch:"name"`
+	}
+	err := h.db.Select(ctx, &tables, `SELECT concat('store.', t.name) AS name FROM system.tables AS t WHERE t.database = 'store' AND t.engine LIKE '%MergeTree'
+		AND t.name NOT IN ('contrib', 'aggregated', 'log_end', 'settled', 'purges', 'goose_db_version') ORDER BY 1`)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	var out []string
+	for _, t := range tables {
+		var n, sum uint64
+		// An instant may be there twice, which counts once.
+		distinct := ""
+		if t.Name == "store.instants" {
+			distinct = "DISTINCT "
+		}
+		if err := h.db.Scan(ctx, "SELECT count(), sum(h) FROM (SELECT "+distinct+"cityHash64(toString(tuple(* EXCEPT (_loaded_at)))) AS h FROM "+t.Name+")", nil, &n, &sum); err != nil {
+			h.t.Fatalf("%s: %v", t.Name, err)
+		}
+		out = append(out, fmt.Sprintf("%s: %d rows, %x", t.Name, n, sum))
+	}
+	return append(out, h.cells())
+}
+
+// cells are the cells of supply_demand.
+func (h *hub) cells() string {
+	h.t.Helper()
+	var n, sum uint64
+	if err := h.db.Scan(h.t.Context(), "SELECT count(), sum(h) FROM (SELECT cityHash64(toString(tuple(* EXCEPT (updated_at)))) AS h FROM welfare.supply_demand)", nil, &n, &sum); err != nil {
+		h.t.Fatal(err)
+	}
+	return fmt.Sprintf("welfare.supply_demand: %d cells, %x", n, sum)
+}
+
+func (h *hub) same(what string, before []string) {
+	h.t.Helper()
+	after := h.checksums()
+	if slices.Equal(before, after) {
+		return
+	}
+	for i := range before {
+		if i >= len(after) || before[i] != after[i] {
+			h.t.Errorf("%s: was %s\nis  %s", what, before[i], after[min(i, len(after)-1)])
+		}
+	}
+}
+
+// offsets are those of the loaders' group.
+func (h *hub) offsets() string {
+	h.t.Helper()
+	ask := map[string][]int{}
+	for _, t := range event.Types {
+		bounds, err := wkafka.LogBounds(h.t.Context(), h.client, t.Topic)
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		for n := range bounds {
+			ask[t.Topic] = append(ask[t.Topic], n)
+		}
+	}
+	res, err := h.client.OffsetFetch(h.t.Context(), &kafka.OffsetFetchRequest{GroupID: h.group, Topics: ask})
+	if err != nil || res.Error != nil {
+		h.t.Fatal(err, res)
+	}
+	var lines []string
+	for topic, parts := range res.Topics {
+		for _, p := range parts {
+			lines = append(lines, fmt.Sprintf("%s/%d at %d %s", topic, p.Partition, p.CommittedOffset, p.Metadata))
+		}
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "\n")
+}
+
+func (h *hub) exec(query string, args ...any) {
+	h.t.Helper()
+	if err := h.db.Exec(h.t.Context(), query, args...); err != nil {
+		h.t.Fatalf("%s: %v", query, err)
+	}
+}
+
+func (h *hub) count(query string, args ...any) int {
+	h.t.Helper()
+	var n uint64
+	if err := h.db.Scan(h.t.Context(), "SELECT toUInt64((SELECT "+query+"))", args, &n); err != nil {
+		h.t.Fatalf("%s: %v", query, err)
+	}
+	return int(n)
+}
+
+// balanced wants no finding of reconcile, the aggregates included.
+func (h *hub) balanced(what string) reconcile.Report {
+	h.t.Helper()
+	r, err := reconcile.Run(h.t.Context(), reconcile.Options{
+		DB: h.db.Conn(), Cluster: h.cluster, Verifier: aggregate.New(aggregate.Options{DB: h.db.Conn()}), Recheck: -1,
+	})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	for _, f := range r.Findings {
+		h.t.Errorf("%s: %+v", what, f)
+	}
+	return r
+}
