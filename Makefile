@@ -34,7 +34,7 @@ test: engine build ## run the tests that need neither Java nor Docker
 test-kafka: engine build ## run what needs Java: the integration tests on a real Apache Kafka, and the JDBC test
 	deploy/kafka-test/install.sh
 	tests/jdbc/install.sh
-	WELFAREHUB_KAFKA=jars go test -count=1 ./consumers/... ./pkg/testkit/... ./pkg/registry/... ./producers/...
+	WELFAREHUB_KAFKA=jars go test -count=1 ./consumers/... ./pkg/testkit/... ./pkg/registry/... ./producers/... ./tests/replay/...
 	go test -count=1 -run 'JDBC' ./tests/e2e
 
 .PHONY: test-containers
