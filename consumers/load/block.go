@@ -187,8 +187,10 @@ func (t *topic) accept(b *block, d *deferred, cols *record.Columns) {
 func reject(b *block, i int, cols *record.Columns) {
 	e := &b.ends[i]
 	why := e.why
-	sum := sha256.Sum256(b.recs[i].Value)
-	why.ValueHash = hex.EncodeToString(sum[:])
+	if b.recs[i].Unread == 0 {
+		sum := sha256.Sum256(b.recs[i].Value)
+		why.ValueHash = hex.EncodeToString(sum[:])
+	}
 	if e.source != "" {
 		why.Source = &e.source
 	}

@@ -43,8 +43,12 @@ func letter(b *block, i, maxBytes int) kafka.Message {
 		{Key: "wh_topic", Value: []byte(b.p.topic)},
 		{Key: "wh_partition", Value: []byte(strconv.Itoa(b.p.partition))},
 		{Key: "wh_offset", Value: strconv.AppendInt(nil, m.Offset, 10)},
-		{Key: "wh_value_sha256", Value: []byte(hex.EncodeToString(sum[:]))},
 		{Key: "wh_rejected_at", Value: []byte(b.at.Format("2006-01-02T15:04:05.000Z"))},
+	}
+	if m.Unread == 0 {
+		wh = append(wh, kafka.Header{Key: "wh_value_sha256", Value: []byte(hex.EncodeToString(sum[:]))})
+	} else {
+		wh = append(wh, kafka.Header{Key: "wh_truncated", Value: []byte("true")})
 	}
 	if e.why.Field != "" {
 		wh = append(wh, kafka.Header{Key: "wh_field", Value: []byte(e.why.Field)})

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strconv"
 	"time"
 
@@ -56,31 +57,55 @@ func (f *Fetcher) Close() {
 	f.batches = recordBatches{}
 }
 
+// keptBuffer is the largest buffer that is kept for the next answer. What a larger batch took is given back.
+const keptBuffer = 16 << 20
+
 // Release tells that records handed out so far are used no more: their memory is taken again.
 func (f *Fetcher) Release() {
 	keep := f.used[:0]
 	for _, b := range f.used {
-		switch {
-		case f.batches.aliases(b):
+		if f.batches.aliases(b) {
 			keep = append(keep, b)
-		case len(f.free) < 8:
-			f.free = append(f.free, b)
+			continue
 		}
+		f.keep(b)
 	}
 	clear(f.used[len(keep):])
 	f.used = keep
 }
 
-// buffer returns memory of n bytes that lives until it is released.
-func (f *Fetcher) buffer(n int) []byte {
-	for i, b := range f.free {
-		if cap(b) >= n {
-			last := len(f.free) - 1
-			f.free[i], f.free[last] = f.free[last], nil
-			f.free = f.free[:last]
-			f.used = append(f.used, b[:n])
-			return b[:n]
+// keep takes a buffer that nothing aliases for later use.
+func (f *Fetcher) keep(b []byte) {
+	if len(f.free) < 8 && cap(b) <= keptBuffer {
+		f.free = append(f.free, b)
+	}
+}
+
+// giveBack ends the use of a buffer before Release: nothing aliases it.
+func (f *Fetcher) giveBack(b []byte) {
+	for i := len(f.used) - 1; i >= 0; i-- {
+		if &f.used[i][:1][0] == &b[:1][0] {
+			f.used = slices.Delete(f.used, i, i+1)
+			f.keep(b)
+			return
 		}
+	}
+}
+
+// buffer returns memory of n bytes that lives until it is released: the smallest free one that is large enough.
+func (f *Fetcher) buffer(n int) []byte {
+	best := -1
+	for i, b := range f.free {
+		if cap(b) >= n && (best < 0 || cap(b) < cap(f.free[best])) {
+			best = i
+		}
+	}
+	if best >= 0 {
+		b, last := f.free[best], len(f.free)-1
+		f.free[best], f.free[last] = f.free[last], nil
+		f.free = f.free[:last]
+		f.used = append(f.used, b[:n])
+		return b[:n]
 	}
 	if last := len(f.free) - 1; last >= 0 { // too small: make room
 		f.free[last] = nil
@@ -92,7 +117,7 @@ func (f *Fetcher) buffer(n int) []byte {
 }
 
 // Fetch appends to dst the records from offset on, up to limit (exclusive; 0: none), maxRecords in dst
-// altogether, and about maxBytes of keys and values. It waits up to wait for the first. next is where to go
+// altogether, and about maxBytes of keys, values and headers. It waits up to wait for the first. next is where to go
 // on: offsets below it are in dst, or have no record. Records alias memory of the Fetcher until Release.
 //
 // OffsetOutOfRange of kafka-go says that offset is beyond the log on either side. After any error the
@@ -123,7 +148,7 @@ func (f *Fetcher) Fetch(ctx context.Context, dst []Record, offset, limit int64, 
 			f.batches = recordBatches{}
 			break
 		}
-		size += len(r.Key) + len(r.Value)
+		size += len(r.Key) + len(r.Value) + len(r.headers)
 		dst = append(dst, r)
 		next = r.Offset + 1
 	}

@@ -21,9 +21,19 @@ type Record struct {
 	Timestamp int64 // milliseconds since 1970; 0 or less: none
 	Key       []byte
 	Value     []byte
+	Unread    Unread // not 0: there is such a record, and neither key, value nor headers of it can be had
 	headers   []byte // as they were sent
 	count     int32  // of headers
 }
+
+// Unread is why a record cannot be read though its batch is as the producer sent it.
+type Unread uint8
+
+// Reasons of Unread.
+const (
+	TooLarge Unread = iota + 1 // its batch has more than MaxBatch bytes once decompressed
+	Broken                     // its batch cannot be decompressed, or not be taken apart
+)
 
 // RecordOf is a message as a record. It aliases the message's key and value.
 func RecordOf(m *kafka.Message) Record {
@@ -81,9 +91,12 @@ func (r *Record) Headers(dst []event.Header) []event.Header {
 // far larger than any broker takes.
 var ErrCorrupt = errors.New("corrupt record batch")
 
-// maxBatch bounds the bytes of a batch once it is decompressed. A broker that takes batches of 1 MiB takes
+// MaxBatch bounds the bytes of a batch once it is decompressed. A broker that takes batches of 1 MiB takes
 // some of 1 GiB of zeros, compressed.
-const maxBatch = 256 << 20
+const MaxBatch = 256 << 20
+
+// errTooLarge says that a batch has more than MaxBatch bytes.
+var errTooLarge = errors.New("batch is too large")
 
 const (
 	batchHead      = 61 // bytes of a batch before its records
@@ -103,6 +116,8 @@ type recordBatches struct {
 	raw     []byte // batches not begun
 	records []byte // of the batch in work
 	left    int32  // records of it
+	count   int32  // records of it at its beginning
+	unread  Unread // those that are left
 	end     int64  // offset after the last batch begun
 	skip    bool   // it does not count
 
@@ -181,11 +196,14 @@ func (b *recordBatches) begin(f *Fetcher) (bool, error) {
 	if b.skip = b.uncounted(attributes, producer, batch[batchHead:]); b.skip {
 		return true, nil
 	}
-	b.records, b.left = batch[batchHead:], count
+	b.records, b.left, b.count, b.unread = batch[batchHead:], count, count, 0
 	if codec := attributes & attrCodec; codec != 0 {
 		raw, err := f.decompress(compress.Compression(codec), b.records)
-		if err != nil {
-			return false, err
+		switch {
+		case errors.Is(err, errTooLarge):
+			b.unread = TooLarge
+		case err != nil:
+			b.unread = Broken // the checksum is right: it was sent so
 		}
 		b.records = raw
 	}
@@ -227,9 +245,18 @@ func isAbort(records []byte) bool {
 
 // read reads one record of the batch in work.
 func (b *recordBatches) read(r *Record) error {
+	if b.unread != 0 {
+		*r = Record{Offset: b.base + int64(b.count-b.left), Timestamp: b.maxTime, Unread: b.unread}
+		if r.Offset >= b.end {
+			return fmt.Errorf("%w: it has more records than offsets", ErrCorrupt)
+		}
+		b.left--
+		return nil
+	}
 	d := bytesReader{b: b.records}
 	body := bytesReader{b: d.bytes(int(d.varint()))}
 	body.skip(1) // attributes
+	r.Unread = 0
 	r.Timestamp = b.firstTime + body.varint()
 	if b.appendTime {
 		r.Timestamp = b.maxTime
@@ -245,7 +272,8 @@ func (b *recordBatches) read(r *Record) error {
 		body.nullable()
 	}
 	if d.err != nil || body.err != nil || r.count < 0 {
-		return fmt.Errorf("%w: a record is cut short", ErrCorrupt)
+		b.unread = Broken // so are those after it
+		return b.read(r)
 	}
 	r.headers = r.headers[:len(r.headers)-len(body.b)]
 	b.records = d.b
@@ -262,6 +290,7 @@ func (f *Fetcher) decompress(codec compress.Compression, packed []byte) ([]byte,
 	src := c.NewReader(bytes.NewReader(packed))
 	defer src.Close()
 	out := f.buffer(max(4*len(packed), 64<<10))
+	out = out[:cap(out)]
 	n := 0
 	for {
 		m, err := src.Read(out[n:])
@@ -271,12 +300,13 @@ func (f *Fetcher) decompress(codec compress.Compression, packed []byte) ([]byte,
 			return out[:n], nil
 		case err != nil:
 			return nil, fmt.Errorf("%w: decompress %s: %w", ErrCorrupt, c.Name(), err)
-		case n > maxBatch:
-			return nil, fmt.Errorf("%w: more than %d bytes once decompressed", ErrCorrupt, maxBatch)
+		case n > MaxBatch:
+			return nil, errTooLarge
 		case n == len(out):
 			larger := f.buffer(2 * len(out))
 			copy(larger, out)
-			out = larger
+			f.giveBack(out)
+			out = larger[:cap(larger)]
 		}
 	}
 }

@@ -1,10 +1,14 @@
 package kafka
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
+	"slices"
 	"testing"
+
+	"github.com/segmentio/kafka-go/compress"
 
 	"github.com/welfarehub/welfarehub/pkg/event"
 )
@@ -92,9 +96,7 @@ func TestDamagedBatchesAreRefused(t *testing.T) {
 			binary.BigEndian.PutUint32(b[57:], 3)
 			return sealed(b)
 		},
-		"negative records":  func(b []byte) []byte { binary.BigEndian.PutUint32(b[57:], 1<<31); return sealed(b) },
-		"unknown codec":     func(b []byte) []byte { b[22] = 7; return sealed(b) },
-		"not really packed": func(b []byte) []byte { b[22] = 4; return sealed(b) },
+		"negative records": func(b []byte) []byte { binary.BigEndian.PutUint32(b[57:], 1<<31); return sealed(b) },
 	} {
 		batches := newRecordBatches(damage(append([]byte(nil), whole...)), nil)
 		var err error
@@ -113,6 +115,55 @@ func TestDamagedBatchesAreRefused(t *testing.T) {
 	}
 }
 
+// TestUnreadableBatchesKeepTheirPlace: what a producer sent broken is there, offset by offset, and what
+// comes after it is read.
+func TestUnreadableBatchesKeepTheirPlace(t *testing.T) {
+	bomb := func() []byte {
+		var packed bytes.Buffer
+		w := compress.Zstd.Codec().NewWriter(&packed)
+		zeros := make([]byte, 1<<20)
+		for range MaxBatch>>20 + 1 {
+			if _, err := w.Write(zeros); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		b := append(batchOf(5, 4, -1, "a", "b")[:batchHead], packed.Bytes()...)
+		binary.BigEndian.PutUint32(b[8:], uint32(len(b)-12))
+		return sealed(b)
+	}
+	for name, c := range map[string]struct {
+		batch []byte
+		want  []Unread
+	}{
+		"unknown codec":     {changed(func(b []byte) { b[22] = 7 }), []Unread{Broken, Broken}},
+		"not really packed": {changed(func(b []byte) { b[22] = 4 }), []Unread{Broken, Broken}},
+		"second cut short":  {changed(func(b []byte) { b[len(b)-8] = 0x7e }), []Unread{0, Broken}},
+		"a bomb":            {bomb(), []Unread{TooLarge, TooLarge}},
+	} {
+		batches := newRecordBatches(append(c.batch, batchOf(7, 0, -1, "after")...), nil)
+		var got []Unread
+		var r Record
+		for i := range 3 {
+			if more, err := batches.next(&Fetcher{}, &r); !more || err != nil || r.Offset != int64(5+i) {
+				t.Fatalf("%s: record %d: %t, %v, offset %d", name, i, more, err, r.Offset)
+			}
+			got = append(got, r.Unread)
+		}
+		if !slices.Equal(got, append(c.want, 0)) || string(r.Value) != "after" {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
+	}
+}
+
+func changed(damage func([]byte)) []byte {
+	b := batchOf(5, 0, -1, "a", "b")
+	damage(b)
+	return sealed(b)
+}
+
 // FuzzRecordBatches gives batches with right checksums and any contents to the reader.
 func FuzzRecordBatches(f *testing.F) {
 	for _, attributes := range []uint16{0, 1, 2, 3, 4, attrControl, attrInTransact} {
@@ -129,6 +180,9 @@ func FuzzRecordBatches(f *testing.F) {
 			var r Record
 			more, err := batches.next(fetcher, &r)
 			if err != nil || !more {
+				return
+			}
+			if r.Unread != 0 {
 				return
 			}
 			if n > len(data)*1100 { // no codec packs better

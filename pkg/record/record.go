@@ -79,6 +79,12 @@ func (r *Reader) ReadRecord(ctx context.Context, m *wkafka.Record) (Verdict, err
 		v.Why = &Rejection{Code: code, Codes: []string{code}, Field: field, Message: message}
 		return v, nil
 	}
+	switch m.Unread {
+	case wkafka.TooLarge:
+		return poison("P06", "", fmt.Sprintf("the batch of the record has more than %d bytes once decompressed; send smaller batches", wkafka.MaxBatch))
+	case wkafka.Broken:
+		return poison("P04", "", "the batch of the record cannot be decompressed or taken apart; is the producer's compression sound?")
+	}
 	if len(m.Value) == 0 {
 		return poison("P01", "", "value is null or empty; a record is annulled by a RecordRevoked event, not by a tombstone")
 	}
