@@ -8,8 +8,9 @@ import (
 
 // Recompute brings the cells in line with rows that were stored again, those of a topic's partition in
 // [from, to): a replay restores rows, and their facts, below the positions that the cycles have come to, so
-// no cycle would look at their groups. Beyond these positions it does nothing, for a cycle comes there. It
-// may run beside the cycles of other aggregators: where one comes in between, it begins again.
+// no cycle would look at their groups, nor for erasures that came while they were away. Beyond these
+// positions it does nothing, for a cycle comes there. It may run beside the cycles of other aggregators:
+// where one comes in between, it begins again.
 func (a *Aggregator) Recompute(ctx context.Context, topic string, partition int, from, to int64) error {
 	no := numberOf(topic)
 	if a.opts.DB == nil || no == 0 || partition < 0 || int64(partition) > math.MaxUint32 || from < 0 {
@@ -17,9 +18,6 @@ func (a *Aggregator) Recompute(ctx context.Context, topic string, partition int,
 	}
 	if err := a.loadSources(ctx); err != nil {
 		return err
-	}
-	if a.sources[no] == "" {
-		return nil // counts in no cell
 	}
 	p := place{no, uint32(partition)}
 	for range 20 {
@@ -33,13 +31,28 @@ func (a *Aggregator) Recompute(ctx context.Context, topic string, partition int,
 		}
 		b := &batch{spans: map[place]span{p: rows}, positions: books.positions, now: books.now}
 		work := newWork()
+		if _, err := a.erase(ctx, b, work); err != nil {
+			return err
+		}
+		orphans, err := a.orphans(ctx, p, rows, work)
+		if err != nil {
+			return err
+		}
 		if _, err := a.touch(ctx, books, b, work); err != nil {
 			return err
 		}
 		b.spans = nil // the positions stay
 		differing, err := a.differing(ctx, b, work)
-		if err != nil || differing == 0 {
+		if err != nil {
 			return err
+		}
+		if differing == 0 {
+			if orphans.only != "" {
+				if err := a.remove(ctx, orphans); err != nil {
+					return err
+				}
+			}
+			return a.sweepFound(ctx, books)
 		}
 		if err := a.insert(ctx, books, b, work); err != nil {
 			return err
@@ -48,8 +61,37 @@ func (a *Aggregator) Recompute(ctx context.Context, topic string, partition int,
 	return fmt.Errorf("recompute cells of %s/%d from offset %d to %d: other cycles came in between twenty times", topic, partition, from, to)
 }
 
+// orphans are facts of rows that were lost when their subject was erased, so that no erasure found them: the
+// replay has booked their positions as erased, without a source. It takes them out of the cells, and returns
+// how to remove them once the cells are right; nothing where there are none.
+func (a *Aggregator) orphans(ctx context.Context, p place, rows span, work *work) (removal, error) {
+	topic := quote(typeOf(p.no).Topic)
+	out := removal{
+		table: "store.facts", verb: "DELETE FROM store.facts", partition: "partition", offset: "offset",
+		only: fmt.Sprintf("type = %d AND gone = 0 AND partition = %d AND offset >= %d AND offset < %d", p.no, p.partition, rows.from, rows.to),
+		at:   fmt.Sprintf("SELECT partition, offset FROM store.erased WHERE topic = %s AND source = '' AND partition = %d AND offset >= %d AND offset < %d", topic, p.partition, rows.from, rows.to),
+	}
+	marks, err := a.readMarks(ctx, fmt.Sprintf("SELECT %s FROM store.facts WHERE %s AND (partition, offset) IN (%s)", markColumns, out.only, out.at))
+	if err != nil || len(marks) == 0 {
+		return removal{}, err
+	}
+	return out, a.bury(ctx, marks, work)
+}
+
+// sweepFound removes the rows of erased subjects, where some were found.
+func (a *Aggregator) sweepFound(ctx context.Context, books *books) error {
+	if !a.pending {
+		return nil
+	}
+	a.sweepAll = true
+	return a.sweep(ctx, books.positions)
+}
+
 // differing counts the cells of the work's groups that are not what their facts say.
 func (a *Aggregator) differing(ctx context.Context, b *batch, work *work) (n int, err error) {
+	if len(work.groups) == 0 {
+		return 0, nil
+	}
 	touched, err := work.table()
 	if err != nil {
 		return 0, err
