@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+
+	"github.com/welfarehub/welfarehub/pkg/privacy"
 )
 
 // auditFlags say who does what the audit keeps, and why.
@@ -25,12 +27,26 @@ func (f *auditFlags) complete(needed bool) error {
 	if f.why == "" {
 		return errors.New("say why, for the audit: --why \"…\", or look first with --dry-run")
 	}
+	if err := impersonal("who", f.who, "why", f.why); err != nil {
+		return err
+	}
 	if f.who == "" {
 		u, err := user.Current()
 		if err != nil || u.Username == "" {
 			return errors.New("the operating system does not say who you are; set --who")
 		}
 		f.who = u.Username
+	}
+	return nil
+}
+
+// impersonal refuses flags, given by name and value, that would put a codice fiscale into the audit, where it
+// stays. A hash of one is no better: there are few enough to try them all.
+func impersonal(flags ...string) error {
+	for i := 0; i < len(flags); i += 2 {
+		if privacy.ContainsCF([]byte(flags[i+1])) {
+			return fmt.Errorf("--%s holds a codice fiscale, which the audit must not keep; say it without", flags[i])
+		}
 	}
 	return nil
 }

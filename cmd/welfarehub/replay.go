@@ -41,6 +41,9 @@ func (f *selectFlags) add(cmd *cobra.Command) {
 }
 
 func (f *selectFlags) selection(cmd *cobra.Command) (s replay.Selection, err error) {
+	if err := impersonal("key", f.key, "source", f.source, "record", f.record); err != nil {
+		return s, err
+	}
 	s = replay.Selection{Topics: f.topics, Source: f.source, Record: f.record, SchemaID: f.schemaID}
 	if s.Since, s.Until, err = f.window.times(); err != nil {
 		return s, err
@@ -80,7 +83,7 @@ no ledger, joins no group and moves no offset, so it may run beside the loaders,
 
 --dry-run counts what the run would do. --to-topic and --to-file copy the records instead:
 to a topic with key, value and headers as they are, to a file as JSON lines that
-welfarehub publish takes. Each run is a row per partition of welfare.replays, by which
+welfarehub publish takes; save those that hold a codice fiscale. Each run is a row per partition of welfare.replays, by which
 --resume goes on with one that was cut off; a copy to a topic may then repeat records of
 the last chunk.
 

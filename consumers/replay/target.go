@@ -6,17 +6,21 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/segmentio/kafka-go"
 
 	"github.com/welfarehub/welfarehub/pkg/event"
 	wkafka "github.com/welfarehub/welfarehub/pkg/kafka"
+	"github.com/welfarehub/welfarehub/pkg/privacy"
+	"github.com/welfarehub/welfarehub/pkg/record"
+	"github.com/welfarehub/welfarehub/pkg/validate"
 )
 
 // Target is where records are copied to instead of being restored. The zero Target restores.
 type Target struct {
-	Topic string // records as they are: key, value, headers
+	Topic string // records as they are: key, value, headers; save those that hold a codice fiscale
 	File  string // events as JSON lines, which welfarehub publish takes; what cannot be decoded is left out
 }
 
@@ -55,6 +59,23 @@ func (t Target) check(s *Selection) error {
 	return nil
 }
 
+// personal tells whether a record holds a codice fiscale: it is not copied to where nobody looks for it. What
+// cannot be decoded is searched byte by byte, as for a dead letter.
+func personal(v record.Verdict, m *kafka.Message) bool {
+	if v.Why != nil && slices.Contains(v.Why.Codes, string(validate.E11)) {
+		return true
+	}
+	if v.Decoded {
+		return false
+	}
+	if privacy.ContainsCFRaw(m.Key) || privacy.ContainsCFRaw(m.Value) {
+		return true
+	}
+	return slices.ContainsFunc(m.Headers, func(h kafka.Header) bool {
+		return privacy.ContainsCF([]byte(h.Key)) || privacy.ContainsCFRaw(h.Value)
+	})
+}
+
 // sink takes copies. write returns once they are stored.
 type sink interface {
 	write(ctx context.Context, p *part, recs []kafka.Message) (copied int, err error)
@@ -81,16 +102,13 @@ func (t Target) open(ctx context.Context, o *Options, tr *kafka.Transport, clien
 type counter struct{ decoded bool }
 
 func (c counter) write(ctx context.Context, p *part, recs []kafka.Message) (int, error) {
-	if !c.decoded {
-		return len(recs), nil
-	}
 	n := 0
 	for i := range recs {
 		v, err := p.reader.Read(ctx, &recs[i])
 		if err != nil {
 			return 0, err
 		}
-		if v.Decoded {
+		if (v.Decoded || !c.decoded) && !personal(v, &recs[i]) {
 			n++
 		}
 	}
@@ -105,10 +123,17 @@ type topicSink struct {
 	writer *kafka.Writer
 }
 
-func (s *topicSink) write(ctx context.Context, _ *part, recs []kafka.Message) (int, error) {
-	out := make([]kafka.Message, len(recs))
-	for i, m := range recs {
-		out[i] = kafka.Message{Topic: s.topic, Key: m.Key, Value: m.Value, Headers: m.Headers, Time: m.Time}
+func (s *topicSink) write(ctx context.Context, p *part, recs []kafka.Message) (int, error) {
+	out := make([]kafka.Message, 0, len(recs))
+	for i := range recs {
+		m := &recs[i]
+		v, err := p.reader.Read(ctx, m)
+		if err != nil {
+			return 0, err
+		}
+		if !personal(v, m) {
+			out = append(out, kafka.Message{Topic: s.topic, Key: m.Key, Value: m.Value, Headers: m.Headers, Time: m.Time})
+		}
 	}
 	if err := s.writer.WriteMessages(ctx, out...); err != nil {
 		return 0, fmt.Errorf("copy %d records to %s: %w", len(out), s.topic, err)
@@ -180,7 +205,7 @@ func (s *fileSink) write(ctx context.Context, p *part, recs []kafka.Message) (in
 		if err != nil {
 			return 0, err
 		}
-		if !v.Decoded {
+		if !v.Decoded || personal(v, &recs[i]) {
 			continue
 		}
 		s.line = append(p.reader.Row.AppendJSON(s.line[:0]), '\n')
