@@ -74,9 +74,10 @@ func (a *Aggregator) settle(ctx context.Context, batch *batch, work *work) (int,
 
 // sharedTypes are the events that several owners wrote around the time of the batch.
 func (a *Aggregator) sharedTypes(ctx context.Context, batch *batch) ([]uint8, error) {
-	since := batch.oldest - settleOverlap.Milliseconds()
-	rows, err := a.query(ctx, fmt.Sprintf(`SELECT type FROM store.ledger WHERE loaded_at >= fromUnixTimestamp64Milli(%d, 'UTC')
-		GROUP BY type HAVING uniqExact(owner) > 1 ORDER BY type`, since))
+	// The ledger has ClickHouse's time. Where that clock was set back since, blocks that came meanwhile look older.
+	rows, err := a.query(ctx, fmt.Sprintf(`SELECT type FROM store.ledger
+		WHERE loaded_at >= least(fromUnixTimestamp64Milli(%d, 'UTC'), now64(3)) - toIntervalMillisecond(%d)
+		GROUP BY type HAVING uniqExact(owner) > 1 ORDER BY type`, batch.oldest, settleOverlap.Milliseconds()))
 	if err != nil {
 		return nil, fmt.Errorf("read owners in the ledger: %w", err)
 	}

@@ -12,7 +12,6 @@ import (
 
 	"github.com/welfarehub/welfarehub/pkg/dedup"
 	"github.com/welfarehub/welfarehub/pkg/event"
-	"github.com/welfarehub/welfarehub/pkg/fault"
 	wkafka "github.com/welfarehub/welfarehub/pkg/kafka"
 	"github.com/welfarehub/welfarehub/pkg/record"
 )
@@ -111,7 +110,7 @@ func (t *topic) decide(ctx context.Context, p position, c claim, recs []wkafka.R
 			return nil, nil, nil, err
 		}
 	}
-	b := &block{p: p, c: c, at: fault.Now().UTC().Truncate(time.Millisecond), recs: recs, ends: make([]ended, len(recs))}
+	b := &block{p: p, c: c, at: t.l.store.clock.now().Truncate(time.Millisecond), recs: recs, ends: make([]ended, len(recs))}
 	cols.Reset()
 	var waiting []deferred
 	for i := range recs {

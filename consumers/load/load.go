@@ -265,6 +265,9 @@ func (l *Loader) reportLogEnds(ctx context.Context) {
 			continue
 		}
 		c, cancel := context.WithTimeout(ctx, 10*time.Second)
+		if err := l.store.clock.sync(c, l.store); err != nil && ctx.Err() == nil {
+			l.log.Warn("clock not compared with ClickHouse's", zap.Error(err))
+		}
 		if err := l.store.putLogEnds(c, ends); err != nil && ctx.Err() == nil {
 			l.log.Warn("log ends not written, the freshness view is behind", zap.Error(err))
 		}

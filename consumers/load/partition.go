@@ -255,6 +255,9 @@ func (w *worker) learn(ctx context.Context) error {
 	t := w.topic
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if err := w.l.store.clock.sync(ctx, w.l.store); err != nil {
+		return err
+	}
 	notOwner := w.l.owner
 	if !t.rebuilt {
 		notOwner = 0

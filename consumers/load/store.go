@@ -23,6 +23,7 @@ type store struct {
 	options ch.Options
 	log     *zap.Logger
 	pool    chan *ch.Client // idle connections
+	clock   clock
 }
 
 // connections bounds the idle connections that are kept; more are opened when partitions need them.
@@ -388,7 +389,7 @@ func (s *store) putLogEnds(ctx context.Context, ends map[position]int64) error {
 		end       proto.ColUInt64
 		at        = new(proto.ColDateTime64).WithPrecision(proto.PrecisionMilli).WithLocation(time.UTC)
 	)
-	now := fault.Now()
+	now := s.clock.now()
 	for p, e := range ends {
 		topic.Append(p.topic)
 		partition.Append(uint32(p.partition))
