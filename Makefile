@@ -44,6 +44,17 @@ test-containers: engine build ## run the integration tests, and faults, on conta
 .PHONY: test-all
 test-all: test test-kafka test-containers ## run all of them
 
+.PHONY: torture
+torture: engine ## kill, stop, cut off and starve the hub at every step: KILLS=200 ROUNDS=1 SEED=0 PARALLEL=2
+	@mkdir -p $(CACHE) && rm -f $(CACHE)/torture.jsonl
+	WELFAREHUB_TORTURE=1 go test -count=1 -timeout 5h -parallel $(or $(PARALLEL),2) ./tests/torture \
+	  -args -kills $(or $(KILLS),200) -rounds $(or $(ROUNDS),1) -seed $(or $(SEED),0) -results $(CACHE)/torture.jsonl
+
+.PHONY: torture-report
+torture-report: ## show the results of the last make torture in docs/guarantees.md
+	cp $(CACHE)/torture.jsonl tests/torture/testdata/results.jsonl
+	go test -count=1 -run TestGuaranteesTable ./tests/torture -args -update
+
 .PHONY: race
 race: engine ## run the tests of the concurrent packages under the race detector
 	CGO_ENABLED=1 go test -race -count=1 ./consumers/... ./pkg/broker/... ./pkg/registry/... ./pkg/dedup/... ./producers/...

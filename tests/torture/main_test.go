@@ -27,10 +27,10 @@ import (
 const envTorture = "WELFAREHUB_TORTURE" // 0: not at all, 1: the long run, else the short one
 
 var (
-	killsWanted = flag.Int("kills", 200, "kills of the long run, in all")
-	seed        = flag.Uint64("seed", 0, "seed of all choices; 0: another one each time")
-	resultsFile = flag.String("results", "", "append a line for each run to this file")
-	keepGoing   = flag.Int("rounds", 2, "runs of each fault of the long run that is not a kill")
+	killsWanted  = flag.Int("kills", 200, "kills of the long run, in all")
+	seed         = flag.Uint64("seed", 0, "seed of all choices; 0: another one each time")
+	resultsFile  = flag.String("results", "", "append a line for each run to this file")
+	roundsWanted = flag.Int("rounds", 2, "runs of each fault of the long run that is not a kill")
 )
 
 func long() bool { return os.Getenv(envTorture) == "1" }
@@ -89,7 +89,7 @@ func runs(t *testing.T, fault string, n int, f func(t *testing.T, r run)) {
 		s := base + i
 		r := run{test: t.Name(), fault: fault, seed: s, rnd: rand.New(rand.NewPCG(s, name.Sum64()))}
 		t.Run(fmt.Sprint(s), func(t *testing.T) {
-			t.Logf("%s: repeat with %s=1 go test ./tests/torture -run '%s' -rounds 1 -args -seed %d", fault, envTorture, r.test, s)
+			t.Logf("%s: repeat with %s=1 go test ./tests/torture -run '%s' -args -kills 1 -rounds 1 -seed %d", fault, envTorture, r.test, s)
 			f(t, r)
 		})
 	}

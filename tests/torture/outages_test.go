@@ -106,7 +106,7 @@ func (g *gate) replies() int {
 // rounds is how many runs a fault has that is not a kill of its own.
 func rounds() int {
 	if long() {
-		return *keepGoing
+		return *roundsWanted
 	}
 	return 1
 }
