@@ -330,3 +330,50 @@ func (f *feed) toPublish(h *hub, out *outputs) {
 		}
 	})
 }
+
+// toOperators runs the commands that look at rejects and read the log again, with codes for arguments too.
+func (f *feed) toOperators(h *hub, out *outputs) {
+	f.t.Helper()
+	kafkaArgs := []string{"--kafka-brokers", h.Kafka, "--registry-url", h.Registry}
+	command := func(where string, args ...string) int {
+		text, code := run(f.t, append(args, "--clickhouse-dsn", h.dsn(), "--log-level", "debug")...)
+		out.add(where, text)
+		return code
+	}
+	with := func(args ...string) []string { return append(args, kafkaArgs...) }
+	dir := f.t.TempDir()
+	letters, copies := filepath.Join(dir, "letters.jsonl"), filepath.Join(dir, "copies.jsonl")
+	for _, args := range [][]string{
+		{"dlq", "list"},
+		{"dlq", "list", "--json"},
+		with("dlq", "explain"), with("dlq", "explain", "--json"),
+		with("dlq", "redrive", "--dry-run", "--all"),
+		{"dlq", "export", "--kafka-brokers", h.Kafka, "--to-file", letters},
+		{"reconcile", "--kafka-brokers", h.Kafka},
+		{"reconcile", "--json", "--kafka-brokers", h.Kafka},
+		with("replay", "--dry-run", "--topic", strings.Join(event.Topics(), ",")), with("replay", "--why", "test", "--topic", "welfare.demand.assessment", "--to-file", copies),
+	} {
+		if code := command("operators", args...); code == 2 {
+			f.t.Errorf("%v is wrong usage", args)
+		}
+	}
+	for offset := 0; offset < 400; offset += 29 {
+		command("operators", with("dlq", "show", "--topic", "welfare.demand.assessment", "--partition", "0", "--from-offset", fmt.Sprint(offset))...)
+	}
+	f.each("argument of an operator", func(text string) {
+		command("operators", "dlq", "list", "--source", text)
+		command("operators", "dlq", "discard", "--code", "P01", "--limit", "1", "--why", text)
+		command("operators", "dlq", "discard", "--code", "P01", "--limit", "1", "--why", "x", "--who", text)
+		command("operators", with("replay", "--topic", "welfare.demand.request", "--why", text)...)
+		command("operators", with("replay", "--topic", "welfare.demand.request", "--why", "x", "--key", text)...)
+		command("operators", with("replay", "--topic", "welfare.demand.request", "--why", "x", "--source", text)...)
+		command("operators", with("replay", "--topic", "welfare.demand.request", "--why", "x", "--record", text)...)
+	})
+	for _, file := range []string{letters, copies} {
+		raw, err := os.ReadFile(file)
+		if err != nil {
+			f.t.Error(err)
+		}
+		out.add("file of "+filepath.Base(file), string(raw))
+	}
+}

@@ -45,6 +45,7 @@ func TestNoCodiceFiscaleComesOut(t *testing.T) {
 	if n := number(t, db, "SELECT count() FROM welfare.rejected WHERE has(codes, 'E11')"); n < 500 {
 		t.Errorf("%d records rejected with E11 only: were the codes found?", n)
 	}
+	f.toOperators(h, out)
 	// Once more with everything in: an API that answers from tables, metrics that have counted.
 	for _, path := range []string{"/metrics", "/readyz", "/livez", "/", "/api/v1/status", "/api/v1/supply-demand"} {
 		out.get("API "+path, h.HTTP+path)
