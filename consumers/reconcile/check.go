@@ -72,7 +72,7 @@ func (c *check) run(ctx context.Context) error {
 		{"compare blocks", c.compareBlocks},
 		{"compare ids", c.compareIDs},
 		{"read erased and superseded", c.readGone},
-		{"read open rejects", c.readRejects},
+		{"read rejects", c.readRejects},
 	} {
 		if err := step.do(ctx); err != nil {
 			return fmt.Errorf("%s: %w", step.name, err)
@@ -424,11 +424,12 @@ func (c *check) readGone(ctx context.Context) error {
 
 func (c *check) readRejects(ctx context.Context) error {
 	var partition uint32
-	var open uint64
-	return c.each(ctx, `SELECT partition, count() FROM welfare.rejected WHERE topic = {topic:String} AND state = 'open' GROUP BY partition`, c.topicArg(), func() error {
+	var open, redriven, discarded uint64
+	return c.each(ctx, `SELECT partition, countIf(state = 'open'), countIf(state = 'redriven'), countIf(state = 'discarded')
+FROM welfare.rejected WHERE topic = {topic:String} GROUP BY partition`, c.topicArg(), func() error {
 		if p := c.partitions[partition]; p != nil {
-			p.OpenRejects = open
+			p.OpenRejects, p.Redriven, p.Discarded = open, redriven, discarded
 		}
 		return nil
-	}, &partition, &open)
+	}, &partition, &open, &redriven, &discarded)
 }

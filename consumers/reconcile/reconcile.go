@@ -16,6 +16,7 @@ import (
 
 	"github.com/welfarehub/welfarehub/pkg/event"
 	"github.com/welfarehub/welfarehub/pkg/kafka"
+	"github.com/welfarehub/welfarehub/pkg/record"
 )
 
 // Verifier computes the aggregates again and counts what differs from those that are stored.
@@ -31,6 +32,15 @@ type Options struct {
 	Verifier Verifier      // nil: the aggregates are not looked at
 	Recheck  time.Duration // pause before what does not fit is looked at again; 0: 2 s, negative: never
 	Logger   *zap.Logger   // nil: none
+
+	Window        Window              // of what is looked at one by one
+	Content       bool                // hash the rows of the window again
+	Log           bool                // read the records of the window again, and compare them with the rows; needs Cluster and Schemas
+	Letters       bool                // compare the dead letters with the rejects; needs Cluster
+	Schemas       record.SchemaSource // needed for Log
+	MaxValueBytes int                 // as the loader's; 1 MiB
+	// Progress is told how many offsets of a part are done. Default: nobody is.
+	Progress func(part string, done, total int64)
 }
 
 const defaultRecheck = 2 * time.Second
@@ -45,6 +55,12 @@ func Run(ctx context.Context, o Options) (Report, error) {
 	if o.Recheck == 0 {
 		o.Recheck = defaultRecheck
 	}
+	if o.MaxValueBytes == 0 {
+		o.MaxValueBytes = 1 << 20
+	}
+	if o.Progress == nil {
+		o.Progress = func(string, int64, int64) {}
+	}
 	types, err := typesOf(o.Topics)
 	if err != nil {
 		return Report{}, err
@@ -55,18 +71,18 @@ func Run(ctx context.Context, o Options) (Report, error) {
 	}
 	if len(report.Findings) > 0 && o.Recheck > 0 {
 		o.Logger.Info("books do not balance, looking again", zap.Int("findings", len(report.Findings)), zap.Duration("in", o.Recheck))
-		timer := time.NewTimer(o.Recheck)
-		defer timer.Stop()
-		select {
-		case <-ctx.Done():
-			return report, ctx.Err()
-		case <-timer.C:
+		if err := pause(ctx, o.Recheck); err != nil {
+			return report, err
 		}
 		first := report.Findings
 		if report, err = pass(ctx, o, types); err != nil {
 			return report, err
 		}
 		report.Findings = slices.DeleteFunc(report.Findings, func(f Finding) bool { return !slices.ContainsFunc(first, f.samePlace) })
+	}
+	report.narrow(o.Window.Partition)
+	if err := o.oneByOne(ctx, types, &report); err != nil {
+		return report, err
 	}
 	if o.Verifier == nil {
 		return report, nil
@@ -126,10 +142,90 @@ func pass(ctx context.Context, o Options, types []*event.Type) (Report, error) {
 	slices.SortFunc(r.Partitions, func(a, b Partition) int {
 		return cmp.Or(cmp.Compare(number(a.Topic), number(b.Topic)), cmp.Compare(a.Partition, b.Partition))
 	})
+	r.sort()
+	return r, nil
+}
+
+func (r *Report) sort() {
 	slices.SortStableFunc(r.Findings, func(a, b Finding) int {
 		return cmp.Or(cmp.Compare(number(a.Topic), number(b.Topic)), cmp.Compare(a.Partition, b.Partition), cmp.Compare(a.From, b.From), cmp.Compare(a.Kind, b.Kind))
 	})
-	return r, nil
+}
+
+// narrow leaves one partition.
+func (r *Report) narrow(partition *uint32) {
+	if partition == nil {
+		return
+	}
+	r.Partitions = slices.DeleteFunc(r.Partitions, func(p Partition) bool { return p.Partition != *partition })
+	r.Findings = slices.DeleteFunc(r.Findings, func(f Finding) bool { return f.Partition != *partition })
+}
+
+// oneByOne looks at what the books do not say: contents, the log and dead letters, within the window.
+func (o *Options) oneByOne(ctx context.Context, types []*event.Type, r *Report) error {
+	r.Hashed, r.Compared, r.Lettered = o.Content, o.Log, o.Letters
+	logs := map[place]offsets{}
+	if o.Log || o.Window.timed() {
+		var err error
+		if logs, err = readLogs(ctx, o.Cluster, types); err != nil {
+			return err
+		}
+	}
+	for _, t := range types {
+		windows, err := o.windows(ctx, t, logs)
+		if err != nil {
+			return err
+		}
+		of := map[uint32]bounds{}
+		for i := range r.Partitions {
+			if p := &r.Partitions[i]; p.Topic == t.Topic && p.Blocks > 0 {
+				b := windows.of(t.Topic, p.Partition, p.To)
+				of[p.Partition], p.Contents.From, p.Contents.To = b, b.from, b.to
+			}
+		}
+		if err := o.measure(ctx, t, of, r); err != nil {
+			return err
+		}
+		// What the books say of the topic is known to c, so that no place is named twice.
+		c := &check{db: o.DB, t: t}
+		for _, f := range r.Findings {
+			if f.Topic == t.Topic {
+				c.findings = append(c.findings, f)
+			}
+		}
+		known := len(c.findings)
+		if err := o.look(ctx, c, of, logs, r); err != nil {
+			return fmt.Errorf("reconcile %s: %w", t.Topic, err)
+		}
+		r.Findings = append(r.Findings, c.findings[known:]...)
+	}
+	r.sort()
+	return nil
+}
+
+// look does what was asked for on one topic.
+func (o *Options) look(ctx context.Context, c *check, of map[uint32]bounds, logs map[place]offsets, r *Report) error {
+	for i := range r.Partitions {
+		p := &r.Partitions[i]
+		window, ok := of[p.Partition]
+		if p.Topic != c.t.Topic || !ok {
+			continue
+		}
+		if o.Content {
+			if err := o.contents(c, p.Partition, window).run(ctx, p); err != nil {
+				return err
+			}
+		}
+		if log, there := logs[place{p.Topic, p.Partition}]; o.Log && there {
+			if err := o.logCheck(o.contents(c, p.Partition, window)).run(ctx, p, log); err != nil {
+				return err
+			}
+		}
+	}
+	if o.Letters && len(of) > 0 {
+		return o.letterCheck(c, of).run(ctx, r)
+	}
+	return nil
 }
 
 // number orders topics as the catalogue does.

@@ -37,9 +37,13 @@ func TestWholeBooksBalance(t *testing.T) {
 	}
 	p := r.Partitions[0]
 	p.LogStart, p.LogEnd = nil, nil
+	if p.Contents.Checksum == 0 {
+		t.Error("no checksum")
+	}
+	p.Contents.Checksum = 0
 	want := Partition{
-		Topic: theType.Topic, To: 13, Blocks: 2, Read: 13, Loaded: 10, Duplicate: 1, Rejected: 2, OpenRejects: 1,
-		Erased: 2, Rows: 8, Lag: 2,
+		Topic: theType.Topic, To: 13, Blocks: 2, Read: 13, Loaded: 10, Duplicate: 1, Rejected: 2, OpenRejects: 1, Redriven: 1,
+		Erased: 2, Rows: 8, Lag: 2, Contents: Contents{To: 13, Rows: 8, IDs: 8},
 	}
 	if p != want {
 		t.Errorf("got  %+v\nwant %+v", p, want)
@@ -184,7 +188,7 @@ func TestReportsForPeopleAndMachines(t *testing.T) {
 	end, start, three := int64(15), int64(0), uint64(0)
 	r := Report{
 		Partitions: []Partition{
-			{Topic: "welfare.demand.request", LogStart: &start, LogEnd: &end, To: 13, Blocks: 2, Read: 13, Loaded: 10, Duplicate: 1, Rejected: 2, OpenRejects: 1, Erased: 2, Rows: 8, Lag: 2},
+			{Topic: "welfare.demand.request", LogStart: &start, LogEnd: &end, To: 13, Blocks: 2, Read: 13, Loaded: 10, Duplicate: 1, Rejected: 2, OpenRejects: 1, Erased: 2, Rows: 8, Lag: 2, Contents: Contents{IDs: 8, Checksum: 0xabc}},
 			{Topic: "welfare.demand.request", Partition: 1},
 		},
 		Findings:   []Finding{},
@@ -195,9 +199,10 @@ func TestReportsForPeopleAndMachines(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `
-                   topic  partition   ledger  read  = loaded  + duplicate  + rejected  open  erased  superseded  rows  skipped  lag
-  welfare.demand.request          0  [0, 13)    13        10            1           2     1       2           0     8        0    2
-                   total          1             13        10            1           2     1       2           0     8        0    2
+                   topic  partition   ledger  read  = loaded  + duplicate  + rejected  open  erased  superseded  rows  ids          checksum  skipped  lag
+  welfare.demand.request          0  [0, 13)    13        10            1           2     1       2           0     8    8  0000000000000abc        0    2
+                   total          1             13        10            1           2     1       2           0     8    8  0000000000000abc        0    2
+rejects: 1 open, 0 redriven, 0 discarded
 aggregates: 0 cells differ from their facts
 balanced: every record read has its end, once
 `
