@@ -69,10 +69,10 @@ func TestMemoryIsBoundedAgainstHostileSizes(t *testing.T) {
 			}
 			return 6
 		}},
-		{"batches of 48 MiB, gzip", 400, func(topic string) int { return w.twoBatches(topic, kafka.Gzip) }},
-		{"batches of 48 MiB, snappy", 400, func(topic string) int { return w.twoBatches(topic, kafka.Snappy) }},
-		{"batches of 48 MiB, lz4", 400, func(topic string) int { return w.twoBatches(topic, kafka.Lz4) }},
-		{"batches of 48 MiB, zstd", 400, func(topic string) int { return w.twoBatches(topic, kafka.Zstd) }},
+		{"batches of 48 MiB, gzip", 480, func(topic string) int { return w.twoBatches(topic, kafka.Gzip) }},
+		{"batches of 48 MiB, snappy", 480, func(topic string) int { return w.twoBatches(topic, kafka.Snappy) }},
+		{"batches of 48 MiB, lz4", 480, func(topic string) int { return w.twoBatches(topic, kafka.Lz4) }},
+		{"batches of 48 MiB, zstd", 480, func(topic string) int { return w.twoBatches(topic, kafka.Zstd) }},
 		{"records of 10,000 headers", 220, func(topic string) int {
 			headers := make([]kafka.Header, 10_000)
 			for i := range headers {
