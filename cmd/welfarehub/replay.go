@@ -83,9 +83,9 @@ no ledger, joins no group and moves no offset, so it may run beside the loaders,
 
 --dry-run counts what the run would do. --to-topic and --to-file copy the records instead:
 to a topic with key, value and headers as they are, to a file as JSON lines that
-welfarehub publish takes; save those that hold a codice fiscale. Each run is a row per partition of welfare.replays, by which
---resume goes on with one that was cut off; a copy to a topic may then repeat records of
-the last chunk.
+welfarehub publish takes. Records that hold a codice fiscale are left out. Each run is a row
+per partition of welfare.replays, by which --resume goes on with one that was cut off; a
+copy to a topic may then repeat records of the last chunk.
 
 Exit codes: 0 done, 1 failure, 2 wrong usage, 3 rows are missing that could not be restored.`,
 		Example: `  welfarehub replay --topic welfare.demand.request --dry-run \
