@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"os"
 	"slices"
 	"strings"
@@ -200,9 +201,10 @@ func state(r *deadletter.Reject) string {
 
 func newDLQShow() *cobra.Command {
 	var (
-		f dlqFlags
-		p deadletter.Position
-		t []string
+		f         dlqFlags
+		t         []string
+		partition uint32
+		offset    uint64
 	)
 	cmd := &cobra.Command{
 		Use:   "show",
@@ -216,14 +218,13 @@ holds a codice fiscale, are replaced.`,
 			if len(t) != 1 || !cmd.Flags().Changed("from-offset") {
 				return &exitError{exitUsage, errors.New("name one event: --topic, --partition and --from-offset")}
 			}
-			p.Topic = t[0]
 			f.sel.Topics = t
 			d, done, err := f.desk(cmd)
 			if err != nil {
 				return err
 			}
 			defer done()
-			shown, err := d.Show(cmd.Context(), p)
+			shown, err := d.Show(cmd.Context(), deadletter.Position{Topic: t[0], Partition: int(partition), Offset: int64(min(offset, math.MaxInt64))})
 			if err != nil {
 				return err
 			}
@@ -232,8 +233,8 @@ holds a codice fiscale, are replaced.`,
 	}
 	fs := cmd.Flags()
 	fs.StringSliceVar(&t, "topic", nil, "topic of the rejected event")
-	fs.IntVar(&p.Partition, "partition", 0, "its partition")
-	fs.Int64Var(&p.Offset, "from-offset", 0, "its offset in that partition")
+	fs.Uint32Var(&partition, "partition", 0, "its partition")
+	fs.Uint64Var(&offset, "from-offset", 0, "its offset in that partition")
 	f.needs = lettersAndSchemas
 	f.addServers(cmd)
 	return cmd

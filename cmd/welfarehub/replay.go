@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 
@@ -19,8 +20,8 @@ import (
 // selectFlags say which records to replay.
 type selectFlags struct {
 	topics         []string
-	partition      int
-	from, to       int64
+	partition      uint32
+	from, to       uint64
 	window         windowFlags
 	key            string
 	source, record string
@@ -30,9 +31,9 @@ type selectFlags struct {
 func (f *selectFlags) add(cmd *cobra.Command) {
 	fs := cmd.Flags()
 	fs.StringSliceVar(&f.topics, "topic", nil, "topics to replay, with commas")
-	fs.IntVar(&f.partition, "partition", 0, "only this partition of the topic; all where not given")
-	fs.Int64Var(&f.from, "from-offset", 0, "only from this offset of the partition on")
-	fs.Int64Var(&f.to, "to-offset", 0, "only before this offset of the partition")
+	fs.Uint32Var(&f.partition, "partition", 0, "only this partition of the topic; all where not given")
+	fs.Uint64Var(&f.from, "from-offset", 0, "only from this offset of the partition on")
+	fs.Uint64Var(&f.to, "to-offset", 0, "only before this offset of the partition")
 	f.window.add(fs, "records with a Kafka timestamp")
 	fs.StringVar(&f.key, "key", "", "only records with this key; the audit keeps its SHA-256")
 	fs.StringVar(&f.source, "source", "", "only events of this source")
@@ -49,13 +50,16 @@ func (f *selectFlags) selection(cmd *cobra.Command) (s replay.Selection, err err
 		return s, err
 	}
 	if cmd.Flags().Changed("partition") {
-		s.Partition = &f.partition
+		n := int(f.partition)
+		s.Partition = &n
 	}
 	if cmd.Flags().Changed("from-offset") {
-		s.From = &f.from
+		n := int64(min(f.from, math.MaxInt64))
+		s.From = &n
 	}
 	if cmd.Flags().Changed("to-offset") {
-		s.To = &f.to
+		n := int64(min(f.to, math.MaxInt64))
+		s.To = &n
 	}
 	if f.key != "" {
 		s.KeyHash = replay.HashKey(f.key)

@@ -304,7 +304,7 @@ func (h *hub) checkSettings(t *testing.T, b block) {
 	if err := os.WriteFile(file, []byte(b.text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, command := range []string{"load", "serve", "registry", "reconcile"} {
+	for _, command := range []string{"load", "serve", "registry", "reconcile", "replay", "dlq redrive --dry-run"} {
 		cmd := h.shell(t.Context(), "welfarehub "+command+" --config welfarehub.yml --log-level none")
 		cmd.Env = append(slices.Clone(h.env), "CLICKHOUSE_PASSWORD=p")
 		out, err := cmd.CombinedOutput()
@@ -333,7 +333,7 @@ func TestCommandsNamedInProseExist(t *testing.T) {
 	word := regexp.MustCompile(`^[a-z]+$`)
 	flag := regexp.MustCompile(`--[a-z][a-z-]+`)
 	var every strings.Builder // flags named alone may be of any command
-	for _, c := range []string{"up", "migrate", "schema check", "schema register", "registry", "simulate", "publish", "load", "serve", "reconcile"} {
+	for _, c := range []string{"up", "migrate", "schema check", "schema register", "registry", "simulate", "publish", "load", "serve", "reconcile", "replay", "dlq list", "dlq redrive", "dlq export"} {
 		every.WriteString(helpOf(t, strings.Fields(c)...))
 	}
 	has := func(help, flag string) bool {
@@ -357,7 +357,7 @@ func TestCommandsNamedInProseExist(t *testing.T) {
 			}
 			var args []string
 			for _, w := range strings.Fields(rest) {
-				if !word.MatchString(w) || len(args) == 2 || len(args) == 1 && args[0] != "schema" {
+				if !word.MatchString(w) || len(args) == 2 || len(args) == 1 && args[0] != "schema" && args[0] != "dlq" {
 					break
 				}
 				args = append(args, w)
