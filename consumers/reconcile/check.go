@@ -72,6 +72,7 @@ func (c *check) run(ctx context.Context) error {
 		{"compare blocks", c.compareBlocks},
 		{"compare ids", c.compareIDs},
 		{"read erased and superseded", c.readGone},
+		{"look for copies", c.findCopies},
 		{"read rejects", c.readRejects},
 	} {
 		if err := step.do(ctx); err != nil {

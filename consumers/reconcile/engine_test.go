@@ -37,7 +37,7 @@ func database(t *testing.T) *clickhouse.DB {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = db.Close() })
-	for _, table := range []string{theType.Table, "ledger", "ids", "erased", "superseded", "dispositions"} {
+	for _, table := range []string{theType.Table, "ledger", "ids", "erased", "superseded", "settled", "dispositions"} {
 		exec(t, db, "TRUNCATE TABLE store."+table)
 	}
 	return db

@@ -22,6 +22,7 @@ const (
 	KindNoID       Kind = "no-id"       // loaded rows whose id is not known: a copy would be loaded again
 	KindRepeatedID Kind = "repeated-id" // positions that the known ids have more than once
 	KindStrayID    Kind = "stray-id"    // known ids at positions that are neither loaded nor erased: a first copy would be refused
+	KindCopies     Kind = "copies"      // events loaded at another position too, settled, and not superseded
 	KindLog        Kind = "log"         // the ledger has what the log never had
 	KindAggregates Kind = "aggregates"  // cells that are not what their facts say
 
@@ -37,7 +38,7 @@ var meanings = map[Kind]string{
 	KindGap: "not read", KindOverlap: "booked more than once", KindSums: "the range's counts do not add up",
 	KindMissing: "booked, but no row", KindRepeated: "more than one row", KindUnbooked: "rows that are not booked",
 	KindEnds: "rows and ledger disagree on the ends", KindNoID: "loaded, but the id is not known", KindRepeatedID: "the id is known more than once",
-	KindStrayID: "the id is known, but nothing was loaded", KindLog: "booked, but not in the log", KindAggregates: "aggregates differ",
+	KindStrayID: "the id is known, but nothing was loaded", KindCopies: "loaded at another position too", KindLog: "booked, but not in the log", KindAggregates: "aggregates differ",
 	KindContent: "not the content that was loaded", KindDiffers: "not what the log says", KindAdded: "a row, but no record in the log",
 	KindNoLetter: "rejected, but no dead letter", KindStrayLetter: "dead letters, but not rejected",
 }
