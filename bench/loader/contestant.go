@@ -309,13 +309,13 @@ func runInsert(ctx context.Context, s *spec, tell *teller) error {
 	tell.begin()
 	for c := range blocks {
 		g.Go(func() error {
-			client, err := ch.Dial(ctx, ch.Options{Address: o.Addr[0], User: o.Auth.Username, Password: o.Auth.Password, Compression: ch.CompressionDisabled})
+			client, err := ch.Dial(ctx, ch.Options{Address: o.Addr[0], Database: peerDatabase, User: o.Auth.Username, Password: o.Auth.Password, Compression: ch.CompressionDisabled})
 			if err != nil {
 				return fmt.Errorf("connect to ClickHouse: %w", err)
 			}
 			defer client.Close()
 			for range each {
-				if err := client.Do(ctx, ch.Query{Body: blocks[c].Input.Into(s.Table), Input: blocks[c].Input, Settings: []ch.Setting{
+				if err := client.Do(ctx, ch.Query{Body: blocks[c].Input.Into(requested.Table), Input: blocks[c].Input, Settings: []ch.Setting{
 					{Key: "async_insert", Value: "0"},
 					{Key: "insert_deduplicate", Value: "0"},
 					{Key: "optimize_on_insert", Value: "0"},

@@ -141,6 +141,7 @@ func (l *lab) latency(ctx context.Context, o *options, age time.Duration) (strin
 	if r, err = l.race(ctx, r, s); err != nil {
 		return "", err
 	}
+	defer time.AfterFunc(10*time.Second, stop).Stop() // all are loaded: they must be seen by then
 	if err := <-failed; err != nil {
 		return "", err
 	}

@@ -32,7 +32,11 @@ func termsOf(block int) []terms {
 	}
 }
 
-const peerTable = "bench.service_requested"
+// peerDatabase has the table of the peer that runs; its name is that of the storage table.
+const (
+	peerDatabase = "bench"
+	peerTable    = peerDatabase + ".service_requested"
+)
 
 // createPeerTable makes the target of a peer anew: a copy of the hub's storage table without the columns of
 // its protocol, or what most would declare: LowCardinality for codes, and ReplacingMergeTree against duplicates.

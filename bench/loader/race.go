@@ -63,6 +63,7 @@ const patience = 30 * time.Minute
 type child struct {
 	cmd   *exec.Cmd
 	stdin io.WriteCloser
+	done  chan struct{} // closed when it has said all
 }
 
 // said is a line of a contestant. ended: there are no more.
@@ -81,7 +82,7 @@ func startContestant(s *spec, who int, lines chan<- said) (*child, error) {
 	}
 	cmd := exec.CommandContext(context.Background(), self, contestantArgument) // it ends with its input
 	cmd.Stderr = os.Stderr
-	c := &child{cmd: cmd}
+	c := &child{cmd: cmd, done: make(chan struct{})}
 	if c.stdin, err = cmd.StdinPipe(); err != nil {
 		return nil, fmt.Errorf("make pipe: %w", err)
 	}
@@ -106,6 +107,7 @@ func startContestant(s *spec, who int, lines chan<- said) (*child, error) {
 			lines <- said{who: who, word: word, n: n, at: time.Now()}
 		}
 		lines <- said{who: who, ended: true}
+		close(c.done)
 	}()
 	return c, nil
 }
@@ -115,10 +117,13 @@ func (c *child) stop(lines <-chan said) {
 	_ = c.stdin.Close()
 	t := time.AfterFunc(20*time.Second, func() { _ = c.cmd.Process.Kill() })
 	defer t.Stop()
-	for s := range lines {
-		if s.ended {
-			break
+	for {
+		select {
+		case <-lines:
+			continue
+		case <-c.done:
 		}
+		break
 	}
 	_ = c.cmd.Wait() // what it had to say it has said
 }
