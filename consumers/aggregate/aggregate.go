@@ -192,12 +192,12 @@ func (a *Aggregator) sweepNow(ctx context.Context) error {
 	if err := a.loadSources(ctx); err != nil {
 		return err
 	}
-	books, err := a.readBooks(ctx)
+	both, err := a.readPair(ctx)
 	if err != nil {
 		return err
 	}
 	a.sweepAll = true
-	return a.sweep(ctx, books.positions)
+	return a.sweep(ctx, both.base().positions)
 }
 
 // Cycle does one cycle. When it fails it can be repeated, by this or another Aggregator: each step
@@ -223,10 +223,11 @@ func (a *Aggregator) cycle(ctx context.Context) (Stats, error) {
 		return stats, err
 	}
 	// (a) How far we are.
-	books, err := a.readBooks(ctx)
+	both, err := a.readPair(ctx)
 	if err != nil {
 		return stats, err
 	}
+	books := both.base()
 	// (b) What is new. The horizon moves with the ledger only, so without news nothing falls due either.
 	batch, err := a.plan(ctx, books)
 	if err != nil {
@@ -258,7 +259,13 @@ func (a *Aggregator) cycle(ctx context.Context) (Stats, error) {
 	if err := a.opts.fail("erase"); err != nil {
 		return stats, err
 	}
-	// (e) The groups that any of it touches.
+	// (e) Facts of the new rows, and the groups that any of it touches.
+	if err := a.feed(ctx, batch, fmt.Sprint(books.cycle+1)); err != nil {
+		return stats, err
+	}
+	if err := a.opts.fail("feed"); err != nil {
+		return stats, err
+	}
 	if stats.Healed, err = a.touch(ctx, books, batch, work); err != nil {
 		return stats, err
 	}
@@ -268,13 +275,21 @@ func (a *Aggregator) cycle(ctx context.Context) (Stats, error) {
 		return stats, err
 	}
 	// (f) The difference, the positions and the number of the cycle, at once.
-	if err := a.insert(ctx, books, batch, work); err != nil {
+	if err := a.insert(ctx, both.live, batch, work); err != nil {
 		return stats, err
 	}
-	lap(&stats.Steps.Insert)
 	if err := a.opts.fail("insert"); err != nil {
 		return stats, err
 	}
+	if both.beside != nil {
+		if err := a.insertBeside(ctx, batch, work); err != nil {
+			return stats, err
+		}
+		if err := a.opts.fail("beside"); err != nil {
+			return stats, err
+		}
+	}
+	lap(&stats.Steps.Insert)
 	// (g) The removal of what (d) marked.
 	if a.apart != nil {
 		if a.pending {
@@ -286,52 +301,6 @@ func (a *Aggregator) cycle(ctx context.Context) (Stats, error) {
 	err = a.sweep(ctx, batch.positions)
 	lap(&stats.Steps.Sweep)
 	return stats, err
-}
-
-// insert is step (f). A native batch travels as one block, and store.contrib is not partitioned, so it
-// becomes one part under one token: all of it counts or nothing.
-func (a *Aggregator) insert(ctx context.Context, books *books, batch *batch, work *work) error {
-	touched, err := work.table()
-	if err != nil {
-		return err
-	}
-	settings := a.settings()
-	settings["insert_deduplication_token"] = fmt.Sprintf("aggregate/%d", books.cycle+1)
-	settings["insert_deduplicate"] = 1
-	settings["min_insert_block_size_rows"] = 1 << 40
-	settings["min_insert_block_size_bytes"] = 0
-	settings["max_insert_threads"] = 1
-	settings["optimize_on_insert"] = 0
-	settings["async_insert"] = 0
-	out, err := a.opts.DB.PrepareBatch(clickhouse.Context(ctx, clickhouse.WithSettings(settings)), insertContrib)
-	if err != nil {
-		return fmt.Errorf("insert cycle %d into store.contrib: %w", books.cycle+1, err)
-	}
-	defer func() { _ = out.Close() }() // after Send it does nothing
-	now := fault.Now().UTC()
-	err = a.difference(ctx, scope{wanted: wantedGroups, read: readGroups, snapshot: batch.snapshot(), touched: touched}, batch.now,
-		func(g id, k cell, m measures) error { return appendCell(out, g, k, m, now) })
-	if err != nil {
-		return err
-	}
-	for _, row := range batch.bookRows(books) {
-		if err := appendCell(out, id{}, row.cell, measures{mark: row.mark}, now); err != nil {
-			return err
-		}
-	}
-	// The token drops a cycle that another aggregator has done, as long as the table remembers it.
-	// Whoever slept longer than that sees it here.
-	again, err := a.readBooks(ctx)
-	if err != nil {
-		return err
-	}
-	if again.cycle != books.cycle {
-		return nil
-	}
-	if err := out.Send(); err != nil {
-		return fmt.Errorf("insert cycle %d of %d groups into store.contrib: %w", books.cycle+1, len(work.groups), err)
-	}
-	return nil
 }
 
 // settings bound each query.
@@ -362,7 +331,7 @@ func (a *Aggregator) loadSources(ctx context.Context) error {
 	if a.sources != nil {
 		return nil
 	}
-	rows, err := a.query(ctx, `SELECT name, as_select FROM system.tables WHERE database = 'store' AND engine = 'MaterializedView'
+	rows, err := a.query(ctx, `SELECT name, as_select FROM system.tables WHERE database = 'store' AND engine = 'View'
 		AND (name LIKE 'facts_of_%' OR name = 'records_of_revocations')`)
 	if err != nil {
 		return fmt.Errorf("read views of store.facts: %w", err)

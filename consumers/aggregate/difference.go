@@ -143,7 +143,7 @@ type storedStream struct {
 func (a *Aggregator) readStored(ctx context.Context, s scope) (*storedStream, error) {
 	rows, err := a.query(ctx, fmt.Sprintf(`SELECT reinterpretAsFixedString(grp), comune, toString(nomenclature), toString(area), month, toString(unit),
 		requests, granted, refused, waiting, toInt64(capacity * 1000), toInt64(occupied * 1000), toInt64(delivered * 1000), toInt64(amount * 1000), residents, mark
-		FROM store.contrib WHERE %s AND grp != 0 ORDER BY grp`, s.wanted), s.tables())
+		FROM %s WHERE %s AND grp != 0 ORDER BY grp`, s.table, s.wanted), s.tables())
 	if err != nil {
 		return nil, fmt.Errorf("read stored contributions: %w", err)
 	}
@@ -186,8 +186,10 @@ func (s *storedStream) subtract(g id, from cells) error {
 	return nil
 }
 
-const insertContrib = `INSERT INTO store.contrib (grp, comune, nomenclature, area, month, unit,
+func insertContrib(table string) string {
+	return "INSERT INTO " + table + ` (grp, comune, nomenclature, area, month, unit,
 	requests, granted, refused, waiting, capacity, occupied, delivered, amount, residents, mark, updated_at)`
+}
 
 // appendCell adds a row to a batch of insertContrib.
 func appendCell(batch driver.Batch, g id, k cell, m measures, at any) error {

@@ -15,6 +15,7 @@ type scope struct {
 	read     string     // predicate on grp: those, and the offers that they name; empty: as wanted
 	snapshot string     // predicate on (type, partition, offset)
 	touched  *ext.Table // the table that the predicates read; nil: none
+	table    string     // of the contributions that are stored
 }
 
 func (s *scope) tables(more ...*ext.Table) clickhouse.QueryOption {
@@ -205,7 +206,7 @@ func (a *Aggregator) services(ctx context.Context, s scope, dead deadPositions) 
 // storedServices returns what the offers in scope were when they were last computed.
 func (a *Aggregator) storedServices(ctx context.Context, s scope) (map[id]service, error) {
 	return a.readServices(ctx, fmt.Sprintf(`SELECT reinterpretAsFixedString(grp), toString(nomenclature), toString(unit)
-		FROM store.contrib WHERE %s AND area = '#service' GROUP BY grp, nomenclature, unit HAVING sum(mark) > 0`, s.wanted), s.tables())
+		FROM %s WHERE %s AND area = '#service' GROUP BY grp, nomenclature, unit HAVING sum(mark) > 0`, s.table, s.wanted), s.tables())
 }
 
 func (a *Aggregator) readServices(ctx context.Context, query string, tables clickhouse.QueryOption) (map[id]service, error) {

@@ -14,14 +14,22 @@ type place struct {
 	partition uint32
 }
 
+func comparePlaces(a, b place) int {
+	return cmp.Or(cmp.Compare(a.no, b.no), cmp.Compare(a.partition, b.partition))
+}
+
 // span is a range of offsets, [from, to).
 type span struct{ from, to uint64 }
 
 // books are the aggregation's own, as of the last cycle.
 type books struct {
-	cycle     uint64
-	now       int64 // horizon in milliseconds; means nothing while cycle is 0
-	positions map[place]uint64
+	table      string
+	generation uint64 // 0: none was ever exchanged
+	built      bool   // the building of the generation was finished
+	beside     bool   // there is another generation beside
+	cycle      uint64
+	now        int64 // horizon in milliseconds; means nothing while cycle is 0
+	positions  map[place]uint64
 }
 
 // batch is what a cycle takes.
@@ -36,15 +44,15 @@ type batch struct {
 
 func (b *batch) empty() bool { return len(b.spans) == 0 }
 
-// readBooks is step (a).
-func (a *Aggregator) readBooks(ctx context.Context) (*books, error) {
-	rows, err := a.query(ctx, `SELECT toString(nomenclature), toUInt32(month), sum(mark) FROM store.contrib
+// readBooks is step (a), for one table.
+func (a *Aggregator) readBooks(ctx context.Context, table string) (*books, error) {
+	rows, err := a.query(ctx, `SELECT toString(nomenclature), toUInt32(month), sum(mark) FROM `+table+`
 		WHERE grp = 0 AND area = '#books' GROUP BY nomenclature, month`)
 	if err != nil {
 		return nil, fmt.Errorf("read books of the aggregation: %w", err)
 	}
 	defer rows.Close()
-	out := &books{positions: map[place]uint64{}}
+	out := &books{table: table, positions: map[place]uint64{}}
 	for rows.Next() {
 		var name string
 		var partition uint32
@@ -55,6 +63,10 @@ func (a *Aggregator) readBooks(ctx context.Context) (*books, error) {
 		switch no := numberOf(name); {
 		case name == "cycle":
 			out.cycle = uint64(mark)
+		case name == "generation":
+			out.generation = uint64(mark)
+		case name == "built":
+			out.built = mark > 0
 		case name == "now":
 			out.now = mark
 		case no != 0:
@@ -125,9 +137,7 @@ func takeBlocks(books *books, queues map[place][]block, limit uint64) *batch {
 	for p := range queues {
 		places = append(places, p)
 	}
-	slices.SortFunc(places, func(a, b place) int {
-		return cmp.Or(cmp.Compare(a.no, b.no), cmp.Compare(a.partition, b.partition))
-	})
+	slices.SortFunc(places, comparePlaces)
 	for len(places) > 0 {
 		left := places[:0]
 		for _, p := range places {
@@ -172,18 +182,6 @@ type bookRow struct {
 	mark int64
 }
 
-// bookRows are a row for each partition that gained offsets, the cycle, and how far the horizon moved.
-func (b *batch) bookRows(books *books) []bookRow {
-	row := func(name string, partition uint32, mark int64) bookRow {
-		return bookRow{cell{nomenclature: name, area: areaBooks, month: uint16(partition)}, mark}
-	}
-	out := []bookRow{row("cycle", 0, 1), row("now", 0, b.now-books.now)}
-	for p, s := range b.spans {
-		out = append(out, row(typeOf(p.no).Topic, p.partition, int64(s.to-books.positions[p])))
-	}
-	return out
-}
-
 // snapshot is the predicate on (type, partition, offset) of what the cycle may see: the log below its
 // positions, so that the result does not depend on what else has arrived.
 func (b *batch) snapshot() string { return below(b.positions) }
@@ -209,9 +207,7 @@ func lookUpOr[V any](m map[place]V, of func(V) uint64, none string) string {
 	for p := range m {
 		places = append(places, p)
 	}
-	slices.SortFunc(places, func(a, b place) int {
-		return cmp.Or(cmp.Compare(a.no, b.no), cmp.Compare(a.partition, b.partition))
-	})
+	slices.SortFunc(places, comparePlaces)
 	var keys, vals strings.Builder
 	for i, p := range places {
 		if i > 0 {

@@ -19,76 +19,42 @@ func (a *Aggregator) Recompute(ctx context.Context, topic string, partition int,
 	if err := a.loadSources(ctx); err != nil {
 		return err
 	}
-	p := place{no, uint32(partition)}
+	for _, table := range []string{liveTable, besideTable} {
+		if err := a.recompute(ctx, table, place{no, uint32(partition)}, span{uint64(from), uint64(to)}); err != nil {
+			return fmt.Errorf("recompute cells of %s/%d from offset %d to %d: %w", topic, partition, from, to, err)
+		}
+	}
+	return nil
+}
+
+func (a *Aggregator) recompute(ctx context.Context, table string, p place, restored span) error {
 	for range 20 {
-		books, err := a.readBooks(ctx)
-		if err != nil {
+		books, err := a.readBooks(ctx, table)
+		if err != nil || table == besideTable && books.generation == 0 {
 			return err
 		}
-		rows := span{uint64(from), min(uint64(to), books.positions[p])}
+		rows := span{restored.from, min(restored.to, books.positions[p])}
 		if rows.from >= rows.to {
 			return nil
 		}
 		b := &batch{spans: map[place]span{p: rows}, positions: books.positions, now: books.now}
 		work := newWork()
-		if _, err := a.erase(ctx, b, work); err != nil {
-			return err
-		}
-		orphans, err := a.orphans(ctx, p, rows, work)
-		if err != nil {
-			return err
-		}
 		if _, err := a.touch(ctx, books, b, work); err != nil {
 			return err
 		}
-		b.spans = nil // the positions stay
-		differing, err := a.differing(ctx, b, work)
-		if err != nil {
+		differing, err := a.differing(ctx, table, b, work)
+		if err != nil || differing == 0 {
 			return err
 		}
-		if differing == 0 {
-			if orphans.only != "" {
-				if err := a.remove(ctx, orphans); err != nil {
-					return err
-				}
-			}
-			return a.sweepFound(ctx, books)
-		}
-		if err := a.insert(ctx, books, b, work); err != nil {
+		if _, err := a.insertInto(ctx, books, b, work); err != nil {
 			return err
 		}
 	}
-	return fmt.Errorf("recompute cells of %s/%d from offset %d to %d: other cycles came in between twenty times", topic, partition, from, to)
-}
-
-// orphans are facts of rows that were lost when their subject was erased, so that no erasure found them: the
-// replay has booked their positions as erased, without a source. It takes them out of the cells, and returns
-// how to remove them once the cells are right; nothing where there are none.
-func (a *Aggregator) orphans(ctx context.Context, p place, rows span, work *work) (removal, error) {
-	topic := quote(typeOf(p.no).Topic)
-	out := removal{
-		table: "store.facts", verb: "DELETE FROM store.facts", partition: "partition", offset: "offset",
-		only: fmt.Sprintf("type = %d AND gone = 0 AND partition = %d AND offset >= %d AND offset < %d", p.no, p.partition, rows.from, rows.to),
-		at:   fmt.Sprintf("SELECT partition, offset FROM store.erased WHERE topic = %s AND source = '' AND partition = %d AND offset >= %d AND offset < %d", topic, p.partition, rows.from, rows.to),
-	}
-	marks, err := a.readMarks(ctx, fmt.Sprintf("SELECT %s FROM store.facts WHERE %s AND (partition, offset) IN (%s)", markColumns, out.only, out.at))
-	if err != nil || len(marks) == 0 {
-		return removal{}, err
-	}
-	return out, a.bury(ctx, marks, work)
-}
-
-// sweepFound removes the rows of erased subjects, where some were found.
-func (a *Aggregator) sweepFound(ctx context.Context, books *books) error {
-	if !a.pending {
-		return nil
-	}
-	a.sweepAll = true
-	return a.sweep(ctx, books.positions)
+	return errContended
 }
 
 // differing counts the cells of the work's groups that are not what their facts say.
-func (a *Aggregator) differing(ctx context.Context, b *batch, work *work) (n int, err error) {
+func (a *Aggregator) differing(ctx context.Context, table string, b *batch, work *work) (n int, err error) {
 	if len(work.groups) == 0 {
 		return 0, nil
 	}
@@ -96,7 +62,7 @@ func (a *Aggregator) differing(ctx context.Context, b *batch, work *work) (n int
 	if err != nil {
 		return 0, err
 	}
-	err = a.difference(ctx, scope{wanted: wantedGroups, read: readGroups, snapshot: b.snapshot(), touched: touched}, b.now, func(id, cell, measures) error {
+	err = a.difference(ctx, scope{wanted: wantedGroups, read: readGroups, snapshot: b.snapshot(), touched: touched, table: table}, b.now, func(id, cell, measures) error {
 		n++
 		return nil
 	})

@@ -10,7 +10,6 @@ import (
 
 	"github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/ClickHouse/clickhouse-go/v2/ext"
-	"go.uber.org/zap"
 )
 
 // id is a group or a record, the 16 bytes of its hash.
@@ -65,9 +64,9 @@ func idTable(name string, ids map[id]bool) (*ext.Table, error) {
 	return t, nil
 }
 
-// touch is step (e). It finds the groups to compute, and makes sure that the facts of the new blocks
-// are there: the ledger can be ahead of them for as long as an insert lasts, or until a view that a
-// crash left behind is healed.
+// touch is step (e). It makes facts of the new blocks, and finds the groups to compute. An aggregator that
+// died in this cycle, or another that does it now, may have made them of less than this one takes: then they
+// are made once more.
 func (a *Aggregator) touch(ctx context.Context, books *books, batch *batch, work *work) (healed uint64, err error) {
 	arrived, err := a.arrivals(ctx, batch, work)
 	if err != nil {
@@ -84,7 +83,7 @@ func (a *Aggregator) touch(ctx context.Context, books *books, batch *batch, work
 				return healed, err
 			}
 		}
-		if err := a.groupsOfChangedOffers(ctx, batch, work); err != nil {
+		if err := a.groupsOfChangedOffers(ctx, books, batch, work); err != nil {
 			return healed, err
 		}
 		inFacts, err := a.offersNamed(ctx, batch, work)
@@ -99,7 +98,8 @@ func (a *Aggregator) touch(ctx context.Context, books *books, batch *batch, work
 				return healed, fmt.Errorf("restore facts of %d new rows: %d facts and %d records are there: %w",
 					arrived.all(), inFacts, inRecords, errFactsMissing)
 			}
-			if err := a.heal(ctx, batch); err != nil {
+			a.log.Warn("aggregate: facts are behind the ledger, restoring them from the stored rows")
+			if err := a.feed(ctx, batch, fmt.Sprintf("%d/%s", books.cycle+1, batch.key())); err != nil {
 				return healed, err
 			}
 			healed = arrived.all() - min(inRecords, inFacts)
@@ -230,7 +230,7 @@ func (a *Aggregator) instantsDue(ctx context.Context, books *books, batch *batch
 
 // groupsOfChangedOffers adds the groups that name an offer whose service is another than the one that
 // was stored with its last contributions.
-func (a *Aggregator) groupsOfChangedOffers(ctx context.Context, batch *batch, work *work) error {
+func (a *Aggregator) groupsOfChangedOffers(ctx context.Context, books *books, batch *batch, work *work) error {
 	if len(work.offers) == 0 {
 		return nil
 	}
@@ -251,14 +251,19 @@ func (a *Aggregator) groupsOfChangedOffers(ctx context.Context, batch *batch, wo
 	if err != nil {
 		return err
 	}
-	before, err := a.storedServices(ctx, scope)
-	if err != nil {
-		return err
-	}
 	changed := map[id]bool{}
-	for g := range work.offers {
-		if now[g] != before[g] {
-			changed[g] = true
+	for _, scope.table = range []string{liveTable, besideTable} {
+		before, err := a.storedServices(ctx, scope)
+		if err != nil {
+			return err
+		}
+		for g := range work.offers {
+			if now[g] != before[g] {
+				changed[g] = true
+			}
+		}
+		if !books.beside {
+			break
 		}
 	}
 	if len(changed) == 0 {
@@ -322,44 +327,6 @@ func (a *Aggregator) addGroups(ctx context.Context, work *work, query string, op
 		return fmt.Errorf("look up groups: %w", err)
 	}
 	return nil
-}
-
-// heal restores the facts of the batch from the stored rows. Facts that are there already become
-// double, which is harmless: whoever reads facts takes each position once.
-func (a *Aggregator) heal(ctx context.Context, batch *batch) error {
-	for _, no := range sorted(a.sources) {
-		ranges := batch.ranges(no, "partition", "offset")
-		if ranges == "" {
-			continue
-		}
-		target, columns := "store.facts", factColumns[no]
-		if no == revocation {
-			target, columns = "store.records", "rec, type, partition, offset, version, hash, grp, revocation, up_to"
-		}
-		a.log.Warn("aggregate: facts are behind the ledger, restoring them from the stored rows", zap.String("topic", typeOf(no).Topic))
-		err := a.exec(ctx, fmt.Sprintf("INSERT INTO %s (%s) SELECT %s FROM (%s) WHERE %s", target, columns, columns, a.sources[no], ranges))
-		if err != nil {
-			return fmt.Errorf("restore facts of %s: %w", typeOf(no).Topic, err)
-		}
-	}
-	return nil
-}
-
-const (
-	commonColumns  = "grp, rec, type, partition, offset, version, hash, occurred_at, source, source_record_id, "
-	subjectColumns = commonColumns + "comune, instant, pseudonym"
-)
-
-// factColumns are the columns that each view of store.facts gives.
-var factColumns = map[uint8]string{
-	1: commonColumns + "comune, nomenclature, area, kind, instant, valid_from, valid_to",
-	2: commonColumns + "unit, instant, a, b",
-	3: subjectColumns + ", nomenclature, area",
-	4: subjectColumns + ", kind",
-	5: subjectColumns + ", kind, svc, sid",
-	6: subjectColumns + ", nomenclature, area, kind",
-	7: subjectColumns + ", unit, svc, a, b, valid_from",
-	9: commonColumns + "comune, kind, instant, a, b, valid_from",
 }
 
 // number is the hash as the engine's UInt128, which is little-endian.

@@ -13,8 +13,12 @@ const verifyFacts = 300_000
 // positions, and compares them with what is stored. It returns the number of cells of groups that
 // differ: 0 unless something is wrong. A cycle in the meantime makes it begin again.
 func (a *Aggregator) VerifyAll(ctx context.Context) (differing uint64, err error) {
+	return a.verify(ctx, liveTable)
+}
+
+func (a *Aggregator) verify(ctx context.Context, table string) (differing uint64, err error) {
 	for range 10 {
-		books, err := a.readBooks(ctx)
+		books, err := a.readBooks(ctx, table)
 		if err != nil {
 			return 0, err
 		}
@@ -31,15 +35,15 @@ func (a *Aggregator) VerifyAll(ctx context.Context) (differing uint64, err error
 			}
 			differing += n
 		}
-		after, err := a.readBooks(ctx)
+		after, err := a.readBooks(ctx, table)
 		if err != nil {
 			return 0, err
 		}
-		if after.cycle == books.cycle {
+		if after.cycle == books.cycle && after.generation == books.generation {
 			return differing, nil
 		}
 	}
-	return 0, fmt.Errorf("compare store.contrib with facts: cycles came in between ten times: is the aggregator stopped?")
+	return 0, fmt.Errorf("compare %s with facts: cycles came in between ten times: is the aggregator stopped?", table)
 }
 
 // verifySlice compares the i-th of n equal ranges of grp.
@@ -52,7 +56,7 @@ func (a *Aggregator) verifySlice(ctx context.Context, books *books, i, n int64) 
 	wanted := fmt.Sprintf("(grp >= toUInt128('%s') AND grp <= toUInt128('%s'))", bound(i), last.Sub(last, big.NewInt(1)))
 	read := fmt.Sprintf("(%s OR grp IN (SELECT svc FROM store.facts WHERE %s AND svc != 0))", wanted, wanted)
 	var differing uint64
-	err := a.difference(ctx, scope{wanted: wanted, read: read, snapshot: below(books.positions)}, books.now, func(id, cell, measures) error {
+	err := a.difference(ctx, scope{wanted: wanted, read: read, snapshot: below(books.positions), table: books.table}, books.now, func(id, cell, measures) error {
 		differing++
 		return nil
 	})

@@ -250,12 +250,15 @@ func (r *restore) loadFeeds(ctx context.Context) error {
 		Select string `ch:"as_select"`
 	}
 	err := r.r.db.Select(ctx, &views, `SELECT name, create_table_query, as_select FROM system.tables
-		WHERE database = 'store' AND engine = 'MaterializedView' AND match(as_select, ?) ORDER BY name`, `FROM store\.`+r.t.Table+`\b`)
+		WHERE database = 'store' AND (engine = 'MaterializedView' OR match(name, '^(facts|records)_of_')) AND match(as_select, ?) ORDER BY name`, `FROM store\.`+r.t.Table+`\b`)
 	if err != nil {
 		return fmt.Errorf("read the views on store.%s: %w", r.t.Table, err)
 	}
 	for _, v := range views {
 		m := viewTarget.FindStringSubmatch(v.Create)
+		if m == nil {
+			m = factsView.FindStringSubmatch(v.Name) // by which the aggregation feeds them
+		}
 		if m == nil {
 			return fmt.Errorf("view %s has no table that it feeds: %w", v.Name, errView)
 		}
@@ -294,6 +297,7 @@ func (r *restore) columnsOf(ctx context.Context, query string) ([]string, error)
 
 var (
 	viewTarget = regexp.MustCompile(` TO store\.(\w+)`)
+	factsView  = regexp.MustCompile(`^(facts|records)_of_`)
 	errView    = errors.New("the schema is not of this release")
 )
 

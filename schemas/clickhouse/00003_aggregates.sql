@@ -5,6 +5,10 @@
 -- store.instants  instants that lie after their event and so become due later
 -- store.contrib   what each group adds to each cell; written by consumers/aggregate only
 --
+-- store.facts_of_<event> and store.records_of_revocations are views that say how rows of an event make facts.
+-- A cycle of the aggregation feeds store.facts through them, the rows of all new blocks at once: fed with each
+-- block they would cost more than the block itself. What facts say of records and instants follows from there.
+--
 -- A group is all facts of one request, one benefit, one offer or the population of one territory. What a group
 -- adds to the cells is a function of its facts in force, of the offers that they name and of "now",
 -- so it can be computed again at any time, and only the difference is written.
@@ -94,7 +98,7 @@ FROM
 )
 WHERE instant > occurred_at AND instant < '2290-01-01';
 
-CREATE MATERIALIZED VIEW IF NOT EXISTS store.facts_of_offer TO store.facts DEFINER = CURRENT_USER SQL SECURITY DEFINER AS
+CREATE VIEW IF NOT EXISTS store.facts_of_offer DEFINER = CURRENT_USER SQL SECURITY DEFINER AS
 SELECT
     reinterpretAsUInt128(sipHash128('O', source, service_id)) AS grp,
     reinterpretAsUInt128(sipHash128(1, source, source_record_id)) AS rec,
@@ -116,7 +120,7 @@ SELECT
 FROM store.service_offer_published
 WHERE _end = 'loaded' AND _gone = 0;
 
-CREATE MATERIALIZED VIEW IF NOT EXISTS store.facts_of_capacity TO store.facts DEFINER = CURRENT_USER SQL SECURITY DEFINER AS
+CREATE VIEW IF NOT EXISTS store.facts_of_capacity DEFINER = CURRENT_USER SQL SECURITY DEFINER AS
 SELECT
     reinterpretAsUInt128(sipHash128('O', source, service_id)) AS grp,
     reinterpretAsUInt128(sipHash128(2, source, source_record_id)) AS rec,
@@ -135,7 +139,7 @@ SELECT
 FROM store.capacity_changed
 WHERE _end = 'loaded' AND _gone = 0;
 
-CREATE MATERIALIZED VIEW IF NOT EXISTS store.facts_of_request TO store.facts DEFINER = CURRENT_USER SQL SECURITY DEFINER AS
+CREATE VIEW IF NOT EXISTS store.facts_of_request DEFINER = CURRENT_USER SQL SECURITY DEFINER AS
 SELECT
     reinterpretAsUInt128(sipHash128('R', source, request_id)) AS grp,
     reinterpretAsUInt128(sipHash128(3, source, source_record_id)) AS rec,
@@ -155,7 +159,7 @@ SELECT
 FROM store.service_requested
 WHERE _end = 'loaded' AND _gone = 0;
 
-CREATE MATERIALIZED VIEW IF NOT EXISTS store.facts_of_assessment TO store.facts DEFINER = CURRENT_USER SQL SECURITY DEFINER AS
+CREATE VIEW IF NOT EXISTS store.facts_of_assessment DEFINER = CURRENT_USER SQL SECURITY DEFINER AS
 SELECT
     reinterpretAsUInt128(sipHash128('R', ifNull(request_source, source), request_id)) AS grp,
     reinterpretAsUInt128(sipHash128(4, source, source_record_id)) AS rec,
@@ -174,7 +178,7 @@ SELECT
 FROM store.need_assessed
 WHERE _end = 'loaded' AND _gone = 0;
 
-CREATE MATERIALIZED VIEW IF NOT EXISTS store.facts_of_waiting TO store.facts DEFINER = CURRENT_USER SQL SECURITY DEFINER AS
+CREATE VIEW IF NOT EXISTS store.facts_of_waiting DEFINER = CURRENT_USER SQL SECURITY DEFINER AS
 SELECT
     reinterpretAsUInt128(sipHash128('R', ifNull(request_source, source), request_id)) AS grp,
     reinterpretAsUInt128(sipHash128(5, source, source_record_id)) AS rec,
@@ -195,7 +199,7 @@ SELECT
 FROM store.waiting_list_changed
 WHERE _end = 'loaded' AND _gone = 0;
 
-CREATE MATERIALIZED VIEW IF NOT EXISTS store.facts_of_benefit TO store.facts DEFINER = CURRENT_USER SQL SECURITY DEFINER AS
+CREATE VIEW IF NOT EXISTS store.facts_of_benefit DEFINER = CURRENT_USER SQL SECURITY DEFINER AS
 SELECT
     reinterpretAsUInt128(sipHash128('B', source, benefit_id)) AS grp,
     reinterpretAsUInt128(sipHash128(6, source, source_record_id)) AS rec,
@@ -216,7 +220,7 @@ SELECT
 FROM store.benefit_decided
 WHERE _end = 'loaded' AND _gone = 0;
 
-CREATE MATERIALIZED VIEW IF NOT EXISTS store.facts_of_delivery TO store.facts DEFINER = CURRENT_USER SQL SECURITY DEFINER AS
+CREATE VIEW IF NOT EXISTS store.facts_of_delivery DEFINER = CURRENT_USER SQL SECURITY DEFINER AS
 SELECT
     reinterpretAsUInt128(sipHash128('B', ifNull(benefit_source, source), benefit_id)) AS grp,
     reinterpretAsUInt128(sipHash128(7, source, source_record_id)) AS rec,
@@ -240,7 +244,7 @@ FROM store.service_delivered
 WHERE _end = 'loaded' AND _gone = 0;
 
 
-CREATE MATERIALIZED VIEW IF NOT EXISTS store.facts_of_population TO store.facts DEFINER = CURRENT_USER SQL SECURITY DEFINER AS
+CREATE VIEW IF NOT EXISTS store.facts_of_population DEFINER = CURRENT_USER SQL SECURITY DEFINER AS
 SELECT
     reinterpretAsUInt128(sipHash128('P', territory_code)) AS grp,
     reinterpretAsUInt128(sipHash128(9, source, source_record_id)) AS rec,
@@ -261,7 +265,7 @@ SELECT
 FROM store.population_reported
 WHERE _end = 'loaded' AND _gone = 0;
 
-CREATE MATERIALIZED VIEW IF NOT EXISTS store.records_of_revocations TO store.records DEFINER = CURRENT_USER SQL SECURITY DEFINER AS
+CREATE VIEW IF NOT EXISTS store.records_of_revocations DEFINER = CURRENT_USER SQL SECURITY DEFINER AS
 SELECT
     r.1 AS rec,
     15 AS type,
@@ -336,6 +340,10 @@ ENGINE = SummingMergeTree((requests, granted, refused, waiting, capacity, occupi
 ORDER BY (grp, comune, nomenclature, area, month, unit)
 SETTINGS index_granularity = 512, non_replicated_deduplication_window = 10000, deduplicate_merge_projection_mode = 'rebuild'
 COMMENT 'What each group adds to each cell, and how far the aggregation has come. One insert a cycle, with token aggregate/<cycle>.';
+
+-- Another generation of store.contrib is built in this table and exchanged for it.
+CREATE TABLE IF NOT EXISTS store.contrib_beside AS store.contrib
+COMMENT 'A generation of store.contrib beside the live one: being built, or live before. Empty where there is none.';
 
 CREATE VIEW IF NOT EXISTS store.aggregated DEFINER = CURRENT_USER SQL SECURITY DEFINER AS
 SELECT nomenclature AS topic, toUInt32(month) AS partition, toUInt64(sum(mark)) AS aggregated_to
@@ -629,6 +637,7 @@ DROP VIEW IF EXISTS welfare.population SYNC;
 DROP VIEW IF EXISTS store.known_comuni SYNC;
 DROP TABLE IF EXISTS store.reference_nomenclature SYNC;
 DROP VIEW IF EXISTS store.aggregated SYNC;
+DROP TABLE IF EXISTS store.contrib_beside SYNC;
 DROP TABLE IF EXISTS store.contrib SYNC;
 DROP TABLE IF EXISTS store.erased_households SYNC;
 DROP VIEW IF EXISTS store.records_of_revocations SYNC;

@@ -1,0 +1,126 @@
+package aggregate
+
+import (
+	"context"
+	"fmt"
+	"hash/fnv"
+	"slices"
+	"strings"
+
+	"github.com/ClickHouse/clickhouse-go/v2"
+)
+
+// feed makes facts of the rows of the batch's blocks, those of all events in one insert, and of revocations
+// the rows of store.records. What carries a token that was used is left out. Facts that are there already
+// become double otherwise, which is harmless: whoever reads facts takes each position once.
+func (a *Aggregator) feed(ctx context.Context, batch *batch, token string) error {
+	var selects []string
+	for _, no := range sorted(a.sources) {
+		ranges := batch.ranges(no, "partition", "offset")
+		switch {
+		case ranges == "":
+		case no == revocation:
+			const columns = "rec, type, partition, offset, version, hash, grp, revocation, up_to"
+			query := fmt.Sprintf("INSERT INTO store.records (%s) SELECT %s FROM (%s) WHERE %s", columns, columns, a.sources[no], ranges)
+			if err := a.feedOnce(ctx, "revocations/"+token, query); err != nil {
+				return err
+			}
+		default:
+			selects = append(selects, fmt.Sprintf("SELECT %s FROM (%s) WHERE %s", factExpressions(no), a.sources[no], ranges))
+		}
+	}
+	if len(selects) == 0 {
+		return nil
+	}
+	return a.feedOnce(ctx, "facts/"+token, fmt.Sprintf("INSERT INTO store.facts (%s) %s", factNames(), strings.Join(selects, "\nUNION ALL\n")))
+}
+
+// feedOnce runs an INSERT SELECT as one block with a token, which the views on its table know too.
+func (a *Aggregator) feedOnce(ctx context.Context, token, query string) error {
+	settings := a.settings()
+	for name, value := range map[string]any{
+		"async_insert": 0, "insert_deduplicate": 1, "insert_deduplication_token": token, "deduplicate_blocks_in_dependent_materialized_views": 1,
+		"max_threads": 1, "max_insert_threads": 1, "max_block_size": 16777216, "max_insert_block_size": 16777216,
+		"min_insert_block_size_rows": 16777216, "min_insert_block_size_bytes": 17179869184, "optimize_on_insert": 0,
+	} {
+		settings[name] = value
+	}
+	if err := a.opts.DB.Exec(clickhouse.Context(ctx, clickhouse.WithSettings(settings)), query); err != nil {
+		return fmt.Errorf("make facts of new rows: %w", err)
+	}
+	return nil
+}
+
+// key tells batches apart.
+func (b *batch) key() string {
+	h := fnv.New64a()
+	places := make([]place, 0, len(b.spans))
+	for p := range b.spans {
+		places = append(places, p)
+	}
+	slices.SortFunc(places, comparePlaces)
+	for _, p := range places {
+		fmt.Fprintln(h, p, b.spans[p])
+	}
+	return fmt.Sprintf("%x", h.Sum64())
+}
+
+// factColumns are the columns of store.facts that views give; the others are what an event says nothing of.
+var factColumns = []struct{ name, kind, none string }{
+	{"grp", "UInt128", ""},
+	{"rec", "UInt128", ""},
+	{"type", "UInt8", ""},
+	{"partition", "UInt32", ""},
+	{"offset", "UInt64", ""},
+	{"version", "Int64", ""},
+	{"hash", "FixedString(16)", ""},
+	{"occurred_at", "DateTime64(3, 'UTC')", ""},
+	{"source", "String", ""},
+	{"source_record_id", "String", ""},
+	{"instant", "DateTime64(3, 'UTC')", ""},
+	{"comune", "FixedString(6)", "''"},
+	{"nomenclature", "String", "''"},
+	{"area", "String", "''"},
+	{"kind", "UInt8", "0"},
+	{"unit", "String", "''"},
+	{"svc", "UInt128", "0"},
+	{"sid", "UInt64", "0"},
+	{"a", "Decimal(18, 3)", "0"},
+	{"b", "Decimal(18, 3)", "0"},
+	{"pseudonym", "FixedString(32)", "''"},
+	{"valid_from", "Date32", "'1970-01-01'"},
+	{"valid_to", "Date32", "'1970-01-01'"},
+}
+
+// factGiven are the columns that the view of an event gives besides those that all give.
+var factGiven = map[uint8][]string{
+	1: {"comune", "nomenclature", "area", "kind", "valid_from", "valid_to"},
+	2: {"unit", "a", "b"},
+	3: {"comune", "pseudonym", "nomenclature", "area"},
+	4: {"comune", "pseudonym", "kind"},
+	5: {"comune", "pseudonym", "kind", "svc", "sid"},
+	6: {"comune", "pseudonym", "nomenclature", "area", "kind"},
+	7: {"comune", "pseudonym", "unit", "svc", "a", "b", "valid_from"},
+	9: {"comune", "kind", "a", "b", "valid_from"},
+}
+
+func factNames() string {
+	names := make([]string, len(factColumns))
+	for i, c := range factColumns {
+		names[i] = c.name
+	}
+	return strings.Join(names, ", ")
+}
+
+// factExpressions are the columns of store.facts out of those that the view of an event gives.
+func factExpressions(no uint8) string {
+	out := make([]string, len(factColumns))
+	for i, c := range factColumns {
+		from := c.name
+		if c.none != "" && !slices.Contains(factGiven[no], c.name) {
+			from = c.none
+		}
+		out[i] = fmt.Sprintf("CAST(%s, %s) AS %s", from, quote(c.kind), c.name)
+	}
+	return strings.Join(out, ", ")
+}
