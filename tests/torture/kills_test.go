@@ -78,7 +78,7 @@ func TestKills(t *testing.T) {
 				w := newWorld(t, r, "", 2)
 				w.publish(1200)
 				for n, at := range r.rnd.Perm(len(kills)) {
-					if n == 8 {
+					if n == 6 {
 						break
 					}
 					w.killing(kills[at], 1, r.between(0, 20))

@@ -111,7 +111,5 @@ func gated(t *testing.T, longOnly bool) {
 	case longOnly && !long():
 		t.Skip("only in the long run: make torture")
 	}
-	if !testing.Short() && long() {
-		t.Parallel()
-	}
+	t.Parallel()
 }

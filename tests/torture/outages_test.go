@@ -20,7 +20,7 @@ func TestGates(t *testing.T) {
 		for _, m := range []mode{refuse, reset, hang, slow, lose} {
 			name := fmt.Sprintf("%s %s", to, modeNames[m])
 			t.Run(name, func(t *testing.T) {
-				gated(t, m != lose && (m != hang || to == "Kafka"))
+				gated(t, m != lose)
 				runs(t, name, rounds(), func(t *testing.T, r run) {
 					w := newWorld(t, r, "", 2)
 					var g *gate
@@ -40,7 +40,7 @@ func TestGates(t *testing.T) {
 					if r.rnd.IntN(2) == 0 {
 						w.load("")
 					}
-					for range r.between(1, 3) {
+					for range min(r.between(1, 3), killsOf(3)) {
 						w.publish(500)
 						w.more(r.between(1, 300))
 						g.set(m)
