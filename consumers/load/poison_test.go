@@ -377,7 +377,9 @@ func TestPoison(t *testing.T) {
 	}
 	for name, list := range at {
 		typ := event.ByName(name)
-		w.await(typ.Topic, int64(len(list)))
+		for end := time.Now().Add(5 * time.Minute); w.books(typ.Topic).Read < int64(len(list)) && time.Now().Before(end); {
+			time.Sleep(100 * time.Millisecond) // the race detector takes minutes for the large ones
+		}
 		booked := w.booked(typ)
 		letters := w.letters(typ)
 		var want Counts
