@@ -57,8 +57,8 @@ func (f *Fetcher) Close() {
 	f.batches = recordBatches{}
 }
 
-// keptBuffer is the largest buffer that is kept for the next answer. What a larger batch took is given back.
-const keptBuffer = 16 << 20
+// keptBytes bounds the buffers that are kept for the next answers. What larger batches took is given back.
+const keptBytes = 16 << 20
 
 // Release tells that records handed out so far are used no more: their memory is taken again.
 func (f *Fetcher) Release() {
@@ -76,7 +76,11 @@ func (f *Fetcher) Release() {
 
 // keep takes a buffer that nothing aliases for later use.
 func (f *Fetcher) keep(b []byte) {
-	if len(f.free) < 8 && cap(b) <= keptBuffer {
+	total := cap(b)
+	for _, have := range f.free {
+		total += cap(have)
+	}
+	if total <= keptBytes {
 		f.free = append(f.free, b)
 	}
 }
@@ -106,10 +110,6 @@ func (f *Fetcher) buffer(n int) []byte {
 		f.free = f.free[:last]
 		f.used = append(f.used, b[:n])
 		return b[:n]
-	}
-	if last := len(f.free) - 1; last >= 0 { // too small: make room
-		f.free[last] = nil
-		f.free = f.free[:last]
 	}
 	b := make([]byte, n, n+n/8)
 	f.used = append(f.used, b)
