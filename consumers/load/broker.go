@@ -185,13 +185,14 @@ func (r *reader) ends(ctx context.Context) (first, last int64, err error) {
 	if err != nil {
 		return 0, 0, fmt.Errorf("read offsets of %s/%d: %w", r.p.topic, r.p.partition, err)
 	}
-	for _, part := range res.Topics[r.p.topic] {
-		if part.Error != nil {
-			return 0, 0, fmt.Errorf("read offsets of %s/%d: %w", r.p.topic, r.p.partition, part.Error)
+	err = kafka.UnknownTopicOrPartition
+	if parts := res.Topics[r.p.topic]; len(parts) > 0 {
+		if parts[0].Error == nil {
+			return parts[0].FirstOffset, parts[0].LastOffset, nil
 		}
-		return part.FirstOffset, part.LastOffset, nil
+		err = parts[0].Error
 	}
-	return 0, 0, fmt.Errorf("read offsets of %s/%d: %w", r.p.topic, r.p.partition, kafka.UnknownTopicOrPartition)
+	return 0, 0, fmt.Errorf("read offsets of %s/%d: %w", r.p.topic, r.p.partition, err)
 }
 
 // produce publishes messages and returns when all are acknowledged.
