@@ -112,7 +112,7 @@ func (w *world) killing(k kill, n, from int) {
 	}
 	aim := w.kills + n
 	at, planned := 1+w.r.rnd.IntN(2), from
-	for begin := time.Now(); w.kills < aim; time.Sleep(20 * time.Millisecond) {
+	for begin, last := time.Now(), time.Now(); w.kills < aim; time.Sleep(20 * time.Millisecond) {
 		if time.Since(begin) > patient {
 			w.t.Fatalf("%s: %d kills in %s", k.name, n-(aim-w.kills), patient)
 		}
@@ -125,7 +125,12 @@ func (w *world) killing(k kill, n, from int) {
 				w.t.Fatalf("%s: a loader ended by itself: %v\n%s", k.name, p.err, tail(p.out.String(), 5))
 			}
 			w.kills++
-			begin = time.Now()
+			begin, last = time.Now(), time.Now()
+		}
+		// A plan may never come: where nothing was left half done, there is nothing to heal.
+		if living := w.living(); time.Since(last) > 15*time.Second && len(living) > 0 {
+			living[0].kill()
+			last = time.Now()
 		}
 		// A crowd grows until one of it dies of a generation that is not its first.
 		living := w.living()
