@@ -55,6 +55,7 @@ type options struct {
 	block, peerBlock            int
 	flushAge                    time.Duration
 	dir, out, results           string
+	commit                      string // that is measured
 }
 
 func measure(ctx context.Context, args []string) error {
@@ -121,6 +122,7 @@ func measure(ctx context.Context, args []string) error {
 
 // answer runs the questions, and writes each answer as soon as it is known.
 func answer(ctx context.Context, o *options, chosen []question) (err error) {
+	o.commit = commitNow(ctx)
 	l, err := openLab(ctx, o.dir)
 	if err != nil {
 		return err

@@ -139,17 +139,22 @@ func (l *lab) conditions(ctx context.Context, o *options, began time.Time) (stri
 	var kB float64
 	_, _ = fmt.Sscanf(string(meminfo), "MemTotal: %f kB", &kB) // as above
 	load, _ := os.ReadFile("/proc/loadavg")                    // as above
-	commit := "unknown commit"
-	if out, err := exec.CommandContext(ctx, "git", "describe", "--tags", "--always", "--dirty").Output(); err == nil {
-		commit = strings.TrimSpace(string(out))
-	}
 	kafka := "unknown"
 	if found, _ := filepath.Glob(".cache/kafka/lib/kafka_2.13-*.jar"); len(found) > 0 { // a malformed pattern only
 		kafka = strings.TrimSuffix(strings.TrimPrefix(filepath.Base(found[0]), "kafka_2.13-"), ".jar")
 	}
 	return fmt.Sprintf("%d cores of %s, %.0f GB, broker, engine and contestants together. %s, %s, engine %s, Kafka %s. Seed %d. %s to %s UTC, load average at the end %.14s.\n",
-		cores(), model, kB/(1<<20), commit, runtime.Version(), version, kafka, o.seed,
+		cores(), model, kB/(1<<20), o.commit, runtime.Version(), version, kafka, o.seed,
 		began.UTC().Format("2006-01-02 15:04"), time.Now().UTC().Format("15:04"), load), nil
+}
+
+// commitNow is the commit of the work tree, before results are written into it.
+func commitNow(ctx context.Context) string {
+	out, err := exec.CommandContext(ctx, "git", "describe", "--tags", "--always", "--dirty").Output()
+	if err != nil {
+		return "unknown commit"
+	}
+	return strings.TrimSpace(string(out))
 }
 
 // write prints an answer, appends it to the file of results, and puts it between its markers.
