@@ -127,7 +127,7 @@ Exit codes: 0 success, 1 failure, 2 wrong usage or configuration,
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetHelpCommand(newHelp())
 	root.AddCommand(
-		newUp(), newMigrate(), newSchema(), newRegistry(), newSimulate(), newPublish(), newLoad(), newServe(), newReconcile(), newReplay(), newDLQ(), newVersion(),
+		newUp(), newMigrate(), newSchema(), newRegistry(), newSimulate(), newPublish(), newLoad(), newServe(), newReconcile(), newReplay(), newRebuild(), newDLQ(), newVersion(),
 	)
 	return root, parsed
 }

@@ -60,8 +60,14 @@ func TestRebuiltAndExchangedAndBack(t *testing.T) {
 	ctx := t.Context()
 	g := &generator{t: t, rnd: rand.New(rand.NewPCG(1, 2))}
 	more := func() {
-		for range 40 {
-			h.load(0, g.event())
+		for range 5 {
+			rows := []*event.Row{g.event()}
+			for range 40 {
+				if r := g.event(); r.Type == rows[0].Type {
+					rows = append(rows, r)
+				}
+			}
+			h.load(0, rows...)
 		}
 	}
 	more()
