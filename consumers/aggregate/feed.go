@@ -66,33 +66,36 @@ func (b *batch) key() string {
 }
 
 // factColumns are the columns of store.facts that views give; the others are what an event says nothing of.
-var factColumns = []struct{ name, kind, none string }{
-	{"grp", "UInt128", ""},
-	{"rec", "UInt128", ""},
-	{"type", "UInt8", ""},
-	{"partition", "UInt32", ""},
-	{"offset", "UInt64", ""},
-	{"version", "Int64", ""},
-	{"hash", "FixedString(16)", ""},
-	{"occurred_at", "DateTime64(3, 'UTC')", ""},
-	{"source", "String", ""},
-	{"source_record_id", "String", ""},
-	{"instant", "DateTime64(3, 'UTC')", ""},
-	{"comune", "FixedString(6)", "''"},
-	{"nomenclature", "String", "''"},
-	{"area", "String", "''"},
-	{"kind", "UInt8", "0"},
-	{"unit", "String", "''"},
-	{"svc", "UInt128", "0"},
-	{"sid", "UInt64", "0"},
-	{"a", "Decimal(18, 3)", "0"},
-	{"b", "Decimal(18, 3)", "0"},
-	{"pseudonym", "FixedString(32)", "''"},
-	{"valid_from", "Date32", "'1970-01-01'"},
-	{"valid_to", "Date32", "'1970-01-01'"},
+var factColumns = []struct{ name, kind string }{
+	{"grp", "UInt128"},
+	{"rec", "UInt128"},
+	{"type", "UInt8"},
+	{"partition", "UInt32"},
+	{"offset", "UInt64"},
+	{"version", "Int64"},
+	{"hash", "FixedString(16)"},
+	{"occurred_at", "DateTime64(3, 'UTC')"},
+	{"source", "String"},
+	{"source_record_id", "String"},
+	{"instant", "DateTime64(3, 'UTC')"},
+	{"comune", "FixedString(6)"},
+	{"nomenclature", "String"},
+	{"area", "String"},
+	{"kind", "UInt8"},
+	{"unit", "String"},
+	{"svc", "UInt128"},
+	{"sid", "UInt64"},
+	{"a", "Decimal(18, 3)"},
+	{"b", "Decimal(18, 3)"},
+	{"pseudonym", "FixedString(32)"},
+	{"valid_from", "Date32"},
+	{"valid_to", "Date32"},
 }
 
-// factGiven are the columns that the view of an event gives besides those that all give.
+// factCommon is how many of factColumns every view gives.
+const factCommon = 11
+
+// factGiven are the columns that the view of an event gives besides those.
 var factGiven = map[uint8][]string{
 	1: {"comune", "nomenclature", "area", "kind", "valid_from", "valid_to"},
 	2: {"unit", "a", "b"},
@@ -116,11 +119,11 @@ func factNames() string {
 func factExpressions(no uint8) string {
 	out := make([]string, len(factColumns))
 	for i, c := range factColumns {
-		from := c.name
-		if c.none != "" && !slices.Contains(factGiven[no], c.name) {
-			from = c.none
+		if i >= factCommon && !slices.Contains(factGiven[no], c.name) {
+			out[i] = fmt.Sprintf("defaultValueOfTypeName(%s) AS %s", quote(c.kind), c.name)
+			continue
 		}
-		out[i] = fmt.Sprintf("CAST(%s, %s) AS %s", from, quote(c.kind), c.name)
+		out[i] = fmt.Sprintf("CAST(%s, %s) AS %s", c.name, quote(c.kind), c.name)
 	}
 	return strings.Join(out, ", ")
 }

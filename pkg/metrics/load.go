@@ -28,7 +28,7 @@ const (
 
 // LoadSteps are the values of label step of the loader's retries.
 var LoadSteps = []string{
-	"position", "tail", "heal", "start", "learn", "gather", "refetch", "restore", "fetch", "decide", "claim", "insert", "verify", "tell", "settle",
+	"position", "tail", "heal", "start", "learn", "gather", "refetch", "restore", "fetch", "decide", "resolve", "claim", "insert", "verify", "tell", "settle",
 }
 
 // Load registers the loader's metrics. Call it once.
