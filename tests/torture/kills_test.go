@@ -33,7 +33,7 @@ var kills = []kill{
 	{name: "during filter rebuild", plans: []string{"kill:during-rebuild:%d", "kill:before-learn:%d+%s"}},
 	{name: "during aggregate refresh", plans: []string{
 		"kill:aggregate-settle:%d", "kill:aggregate-erase:%d", "kill:aggregate-touch:%d", "kill:aggregate-insert:%d", "kill:aggregate-touch:%d+%s",
-	}},
+	}, later: 4},
 	{name: "at any moment", plans: []string{"kill:before-position:1+%s"}},
 }
 
@@ -111,7 +111,7 @@ func (w *world) killing(k kill, n, from int) {
 		dead[p] = !p.alive()
 	}
 	aim := w.kills + n
-	at, planned := 1+w.r.rnd.IntN(2), from
+	at, planned, fed := 1+w.r.rnd.IntN(2), from, time.Time{}
 	for begin, last := time.Now(), time.Now(); w.kills < aim; time.Sleep(20 * time.Millisecond) {
 		if time.Since(begin) > patient {
 			w.t.Fatalf("%s: %d kills in %s", k.name, n-(aim-w.kills), patient)
@@ -144,8 +144,9 @@ func (w *world) killing(k kill, n, from int) {
 			w.load(k.plan(w.r, planned))
 			planned++
 		}
-		if w.read() == w.sent { // nothing left to die at
+		if time.Since(fed) > 500*time.Millisecond && w.read() == w.sent { // nothing left to die at
 			w.publish(200)
+			fed = time.Now()
 		}
 	}
 	for _, p := range w.living() { // they have a plan that is not wanted any more
