@@ -139,7 +139,7 @@ func errorIs(err, want error) error {
 	if errors.Is(err, want) {
 		return nil
 	}
-	return fmt.Errorf("got %w, want %v", err, want)
+	return fmt.Errorf("got %v, want %s", err, want.Error()) //nolint:errorlint // the first may be nil
 }
 
 // TestABuildingThatWasCutOffIsNotExchanged cancels a build.

@@ -29,15 +29,23 @@ const maxNamed = 20
 type logCheck struct {
 	*contents
 	reader  *record.Reader
-	differ  ranges
+	differ  []uint64 // offsets
 	added   ranges
 	missing ranges
 	named   map[string][]uint64 // fields that differ, by name, at offsets
 	looked  int
+	copies  []loggedCopy // duplicates of the chunk
 }
 
 func (o *Options) logCheck(c *contents) *logCheck {
 	return &logCheck{contents: c, reader: record.NewReader(c.t, o.Schemas, o.MaxValueBytes), named: map[string][]uint64{}}
+}
+
+// loggedCopy is a duplicate as the log has it.
+type loggedCopy struct {
+	offset   uint64
+	id       string
+	contents []string // its hash at each version of the event's schema
 }
 
 // storedRecord is what is stored of a record, its event as a hash.
@@ -90,7 +98,12 @@ func (c *logCheck) run(ctx context.Context, p *Partition, log offsets) error {
 			c.find(KindDiffers, c.partition, offset, offset+1, 1, name)
 		}
 	}
-	c.report(KindDiffers, c.differ, "")
+	slices.Sort(c.differ)
+	differ := ranges{}
+	for _, offset := range c.differ {
+		differ.add(offset)
+	}
+	c.report(KindDiffers, differ, "")
 	c.report(KindAdded, c.added, "")
 	for _, s := range c.missing.list {
 		c.find(KindMissing, c.partition, s.from, s.to, s.n, strings.TrimPrefix(s.detail()+"; the log has them", "; "))
@@ -131,6 +144,9 @@ func (c *logCheck) chunk(ctx context.Context, msgs []kafka.Message, from, to int
 				return err
 			}
 		}
+	}
+	if err := c.compareCopies(ctx); err != nil {
+		return err
 	}
 	if len(rows) == 0 {
 		return nil
@@ -210,14 +226,7 @@ func (c *logCheck) gone(ctx context.Context, from, to int64) (map[int64]bool, er
 
 // compare compares one record with its row.
 func (c *logCheck) compare(ctx context.Context, m *kafka.Message, row *storedRecord) error {
-	differs := func(what string) {
-		if c.looked < maxNamed {
-			c.looked++
-			c.named[what] = append(c.named[what], uint64(m.Offset))
-			return
-		}
-		c.differ.add(uint64(m.Offset))
-	}
+	differs := func(what string) { c.differs(uint64(m.Offset), what) }
 	if row.end == "rejected" {
 		if sum := sha256.Sum256(m.Value); hex.EncodeToString(sum[:]) != row.valueHash {
 			differs("rejected, and the value in the log is another")
@@ -233,12 +242,21 @@ func (c *logCheck) compare(ctx context.Context, m *kafka.Message, row *storedRec
 		return nil
 	}
 	log := c.reader.Row
+	if row.end == "duplicate" {
+		d := loggedCopy{offset: uint64(m.Offset), id: idHash(c.t, log)}
+		for version := 1; version <= c.t.Version; version++ {
+			sum := c.hasher.SumAt(log, version)
+			d.contents = append(d.contents, string(sum[:]))
+		}
+		c.copies = append(c.copies, d)
+		return nil
+	}
 	sum := c.hasher.SumAt(log, row.version)
 	if string(sum[:]) != row.content || idHash(c.t, log) != row.id {
 		differs(row.end + ", and the event in the log is another")
 		return nil
 	}
-	if row.end != "loaded" || row.gone {
+	if row.gone {
 		return nil
 	}
 	recorded, trace := log.Vals[event.RecordedAt].Int, log.Vals[event.Traceparent]
@@ -272,6 +290,43 @@ func (c *logCheck) compare(ctx context.Context, m *kafka.Message, row *storedRec
 	case row.schemaID != uint32(v.SchemaID):
 		differs("the schema id differs")
 	}
+	return nil
+}
+
+// differs notes a row that differs: what, for the first ones.
+func (c *logCheck) differs(offset uint64, what string) {
+	if c.looked < maxNamed {
+		c.looked++
+		c.named[what] = append(c.named[what], offset)
+		return
+	}
+	c.differ = append(c.differ, offset)
+}
+
+// compareCopies looks for the event that each duplicate of the chunk is a copy of: its row does not have its
+// hashes, but the known ids have those of the first.
+func (c *logCheck) compareCopies(ctx context.Context) error {
+	for chunk := range slices.Chunk(c.copies, 5000) {
+		in := make([]string, len(chunk))
+		for i := range chunk {
+			in[i] = fmt.Sprintf("unhex('%x')", chunk[i].id)
+		}
+		known := map[string]bool{}
+		var id, content string
+		err := c.each(ctx, fmt.Sprintf("SELECT DISTINCT toString(id_hash), toString(content_hash) FROM store.ids WHERE type = %d AND id_hash IN (%s)", c.t.No, strings.Join(in, ", ")), nil, func() error {
+			known[pad(id, 16)+pad(content, 32)] = true
+			return nil
+		}, &id, &content)
+		if err != nil {
+			return fmt.Errorf("look up ids of duplicates: %w", err)
+		}
+		for _, d := range chunk {
+			if !slices.ContainsFunc(d.contents, func(content string) bool { return known[d.id+content] }) {
+				c.differs(d.offset, "duplicate, and no event is known with this id and content")
+			}
+		}
+	}
+	c.copies = c.copies[:0]
 	return nil
 }
 
