@@ -61,14 +61,14 @@ func (c *contents) run(ctx context.Context, p *Partition) error {
 			r.add(offset)
 		}
 	}
-	c.report(KindContent, r, "the columns do not have the content that was loaded")
+	c.report(KindContent, r, "")
 	return c.compareWithIDs(ctx)
 }
 
 // report adds findings for the ranges.
 func (c *contents) report(kind Kind, r ranges, detail string) {
 	for _, s := range r.list {
-		c.find(kind, c.partition, s.from, s.to, s.n, strings.TrimPrefix(s.detail()+"; "+detail, "; "))
+		c.find(kind, c.partition, s.from, s.to, s.n, strings.Trim(s.detail()+"; "+detail, "; "))
 	}
 }
 
@@ -103,7 +103,7 @@ func pad(s string, n int) string {
 // is null may be one that an erasure took out: then the content is that with an erased subject in its place.
 func (c *contents) fits(ctx context.Context, version int, content, id string) (bool, error) {
 	row := c.stored.Row
-	if broken := c.stored.Fill() != nil; broken || idHash(c.t, row) != id {
+	if !c.stored.Fill() || idHash(c.t, row) != id {
 		return false, nil
 	}
 	sum := c.hasher.SumAt(row, version)

@@ -190,7 +190,7 @@ WHERE _partition = %d AND _offset >= %d AND _offset < %d`, c.stored.Select(), c.
 		row := r
 		row.gone, row.version, row.content, row.id = gone == 1, int(version), pad(r.content, 32), pad(r.id, 16)
 		if row.end == "loaded" && !row.gone {
-			if c.stored.Fill() != nil || idHash(c.t, c.stored.Row) != row.id {
+			if !c.stored.Fill() || idHash(c.t, c.stored.Row) != row.id {
 				row.broken = true
 			} else {
 				row.columns = c.hasher.SumAt(c.stored.Row, row.version)
@@ -338,7 +338,7 @@ func (c *logCheck) fields(ctx context.Context, offset int64, log *event.Row) (st
 	var names []string
 	broken := false
 	err := c.each(ctx, fmt.Sprintf("SELECT %s FROM store.%s WHERE _partition = %d AND _offset = %d LIMIT 1", c.stored.Select(), c.t.Table, c.partition, offset), nil, func() error {
-		broken = c.stored.Fill() != nil
+		broken = !c.stored.Fill()
 		for i := range c.t.Fields {
 			if i == event.EventID {
 				if idHash(c.t, c.stored.Row) != idHash(c.t, log) {

@@ -87,9 +87,10 @@ func (s *Stored) Dest() []any {
 	return out
 }
 
-// Fill puts what was scanned into Row. It fails for what cannot be a value of its field, such as a number
-// that is none of an enum's.
-func (s *Stored) Fill() error {
+// Fill puts what was scanned into Row. It tells whether each value is one that its field can have: a number
+// may be none of an enum's.
+func (s *Stored) Fill() (whole bool) {
+	whole = true
 	for i := range s.cells {
 		c, v := &s.cells[i], &s.Row.Vals[i]
 		f := c.field
@@ -100,7 +101,7 @@ func (s *Stored) Fill() error {
 				v.Int = *c.number
 			}
 			if f.Kind == event.Enum && (v.Int < 0 || v.Int >= int64(len(f.Symbols))) {
-				return fmt.Errorf("column %s has no symbol of number %d", f.Column, v.Int)
+				v.Int, whole = 0, false
 			}
 		case event.Double:
 			if v.Null = c.decimal == nil; !v.Null {
@@ -126,8 +127,8 @@ func (s *Stored) Fill() error {
 			}
 		}
 		if v.Null && !f.Nullable {
-			return fmt.Errorf("column %s is null", f.Column)
+			whole = false
 		}
 	}
-	return nil
+	return whole
 }
