@@ -19,8 +19,9 @@ func (a *Aggregator) Recompute(ctx context.Context, topic string, partition int,
 	if err := a.loadSources(ctx); err != nil {
 		return err
 	}
-	for _, table := range []string{liveTable, besideTable} {
-		if err := a.recompute(ctx, table, place{no, uint32(partition)}, span{uint64(from), uint64(to)}); err != nil {
+	p, restored := place{no, uint32(partition)}, span{uint64(from), uint64(to)}
+	for _, table := range []string{besideTable, liveTable} { // the live one last: then what was erased goes
+		if err := a.recompute(ctx, table, p, restored); err != nil {
 			return fmt.Errorf("recompute cells of %s/%d from offset %d to %d: %w", topic, partition, from, to, err)
 		}
 	}
@@ -39,18 +40,59 @@ func (a *Aggregator) recompute(ctx context.Context, table string, p place, resto
 		}
 		b := &batch{spans: map[place]span{p: rows}, positions: books.positions, now: books.now}
 		work := newWork()
+		if _, err := a.erase(ctx, b, work); err != nil {
+			return err
+		}
+		orphans, err := a.orphans(ctx, p, rows, work)
+		if err != nil {
+			return err
+		}
 		if _, err := a.touch(ctx, books, b, work); err != nil {
 			return err
 		}
 		differing, err := a.differing(ctx, table, b, work)
-		if err != nil || differing == 0 {
+		if err != nil || differing == 0 && table == besideTable {
 			return err
+		}
+		if differing == 0 {
+			if orphans.only != "" {
+				if err := a.remove(ctx, orphans); err != nil {
+					return err
+				}
+			}
+			return a.sweepFound(ctx, books)
 		}
 		if _, err := a.insertInto(ctx, books, b, work); err != nil {
 			return err
 		}
 	}
 	return errContended
+}
+
+// orphans are facts of rows that were lost when their subject was erased, so that no erasure found them: the
+// replay has booked their positions as erased, without a source. It takes them out of the cells, and returns
+// how to remove them once the cells are right; nothing where there are none.
+func (a *Aggregator) orphans(ctx context.Context, p place, rows span, work *work) (removal, error) {
+	topic := quote(typeOf(p.no).Topic)
+	out := removal{
+		table: "store.facts", verb: "DELETE FROM store.facts", partition: "partition", offset: "offset",
+		only: fmt.Sprintf("type = %d AND gone = 0 AND partition = %d AND offset >= %d AND offset < %d", p.no, p.partition, rows.from, rows.to),
+		at:   fmt.Sprintf("SELECT partition, offset FROM store.erased WHERE topic = %s AND source = '' AND partition = %d AND offset >= %d AND offset < %d", topic, p.partition, rows.from, rows.to),
+	}
+	marks, err := a.readMarks(ctx, fmt.Sprintf("SELECT %s FROM store.facts WHERE %s AND (partition, offset) IN (%s)", markColumns, out.only, out.at))
+	if err != nil || len(marks) == 0 {
+		return removal{}, err
+	}
+	return out, a.bury(ctx, marks, work)
+}
+
+// sweepFound removes the rows of erased subjects, where some were found.
+func (a *Aggregator) sweepFound(ctx context.Context, books *books) error {
+	if !a.pending {
+		return nil
+	}
+	a.sweepAll = true
+	return a.sweep(ctx, books.positions)
 }
 
 // differing counts the cells of the work's groups that are not what their facts say.
