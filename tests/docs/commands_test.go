@@ -333,7 +333,7 @@ func TestCommandsNamedInProseExist(t *testing.T) {
 	word := regexp.MustCompile(`^[a-z]+$`)
 	flag := regexp.MustCompile(`--[a-z][a-z-]+`)
 	var every strings.Builder // flags named alone may be of any command
-	for _, c := range []string{"up", "migrate", "schema check", "schema register", "registry", "simulate", "publish", "load", "serve", "reconcile", "replay", "dlq list", "dlq redrive", "dlq export"} {
+	for _, c := range []string{"up", "migrate", "schema check", "schema register", "registry", "simulate", "publish", "load", "serve", "reconcile", "replay", "dlq list", "dlq redrive", "dlq export", "rebuild aggregates"} {
 		every.WriteString(helpOf(t, strings.Fields(c)...))
 	}
 	has := func(help, flag string) bool {
