@@ -28,13 +28,13 @@ engine: ## install the ClickHouse engine library into .cache/engine
 
 .PHONY: test
 test: engine build ## run the tests that need neither Java nor Docker
-	go test ./...
+	go test -timeout 30m ./...
 
 .PHONY: test-kafka
 test-kafka: engine build ## run what needs Java: the integration tests on a real Apache Kafka, and the JDBC test
 	deploy/kafka-test/install.sh
 	tests/jdbc/install.sh
-	WELFAREHUB_KAFKA=jars go test -count=1 ./consumers/... ./pkg/testkit/... ./pkg/registry/... ./producers/... ./tests/replay/...
+	WELFAREHUB_KAFKA=jars go test -count=1 -timeout 30m ./consumers/... ./pkg/testkit/... ./pkg/registry/... ./producers/... ./tests/replay/...
 	go test -count=1 -run 'JDBC' ./tests/e2e
 
 .PHONY: test-containers
@@ -57,7 +57,7 @@ torture-report: ## show the results of the last make torture in docs/guarantees.
 
 .PHONY: race
 race: engine ## run the tests of the concurrent packages under the race detector
-	CGO_ENABLED=1 go test -race -count=1 ./consumers/... ./pkg/broker/... ./pkg/registry/... ./pkg/dedup/... ./producers/...
+	CGO_ENABLED=1 go test -race -count=1 -timeout 40m ./consumers/... ./pkg/broker/... ./pkg/registry/... ./pkg/dedup/... ./producers/...
 
 .PHONY: fuzz
 fuzz: ## fuzz each decoder of outside bytes for FUZZTIME (20s)
