@@ -167,32 +167,19 @@ func (e *lostError) Error() string {
 
 // outOfRange finds out in which direction offset is out of range.
 func (r *reader) outOfRange(ctx context.Context, offset int64) error {
-	first, last, err := r.ends(ctx)
+	log, err := r.bounds(ctx)
 	if err != nil {
 		return err
 	}
-	if offset < first {
-		return &lostError{from: offset, first: first}
+	if offset < log.First {
+		return &lostError{from: offset, first: log.First}
 	}
-	return fmt.Errorf("%s/%d: position %d, log end %d: %w", r.p.topic, r.p.partition, offset, last, errLogShrank)
+	return fmt.Errorf("%s/%d: position %d, log end %d: %w", r.p.topic, r.p.partition, offset, log.End, errLogShrank)
 }
 
-// ends reads the first offset of the log, and the one after its last.
-func (r *reader) ends(ctx context.Context) (first, last int64, err error) {
-	res, err := r.b.client.ListOffsets(ctx, &kafka.ListOffsetsRequest{
-		Topics: map[string][]kafka.OffsetRequest{r.p.topic: {kafka.FirstOffsetOf(r.p.partition), kafka.LastOffsetOf(r.p.partition)}},
-	})
-	if err != nil {
-		return 0, 0, fmt.Errorf("read offsets of %s/%d: %w", r.p.topic, r.p.partition, err)
-	}
-	err = kafka.UnknownTopicOrPartition
-	if parts := res.Topics[r.p.topic]; len(parts) > 0 {
-		if parts[0].Error == nil {
-			return parts[0].FirstOffset, parts[0].LastOffset, nil
-		}
-		err = parts[0].Error
-	}
-	return 0, 0, fmt.Errorf("read offsets of %s/%d: %w", r.p.topic, r.p.partition, err)
+// bounds are where the log begins and ends.
+func (r *reader) bounds(ctx context.Context) (wkafka.Bounds, error) {
+	return wkafka.PartitionBounds(ctx, r.b.client, r.p.topic, r.p.partition)
 }
 
 // produce publishes messages and returns when all are acknowledged.

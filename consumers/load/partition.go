@@ -127,7 +127,8 @@ func (w *worker) perform(ctx, hard context.Context, r *reader) (res result, err 
 		err = w.retry(ctx, "complete the block's views", func() error { return st.heal(ctx, w.topic.Type, p, w.block) })
 	case actStart:
 		err = w.retry(ctx, "find the start of the log", func() (err error) {
-			res.offset, _, err = r.ends(ctx)
+			log, err := r.bounds(ctx)
+			res.offset = log.First
 			return err
 		})
 	case actLearn:

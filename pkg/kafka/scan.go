@@ -1,11 +1,12 @@
 package kafka
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -75,12 +76,24 @@ func partitionsOf(ctx context.Context, client *kafka.Client, topic string) ([]in
 	return out, nil
 }
 
+// PartitionBounds reads the bounds of one partition.
+func PartitionBounds(ctx context.Context, client *kafka.Client, topic string, partition int) (Bounds, error) {
+	var out Bounds
+	ask := []kafka.OffsetRequest{kafka.FirstOffsetOf(partition), kafka.LastOffsetOf(partition)}
+	err := listOffsets(ctx, client, topic, ask, func(p kafka.PartitionOffsets) { out = Bounds{p.FirstOffset, p.LastOffset} })
+	return out, err
+}
+
 func listOffsets(ctx context.Context, client *kafka.Client, topic string, ask []kafka.OffsetRequest, take func(kafka.PartitionOffsets)) error {
 	res, err := client.ListOffsets(ctx, &kafka.ListOffsetsRequest{Topics: map[string][]kafka.OffsetRequest{topic: ask}})
 	if err != nil {
 		return fmt.Errorf("read offsets of %s: %w", topic, err)
 	}
-	for _, p := range res.Topics[topic] {
+	answers := res.Topics[topic]
+	if len(answers) == 0 && len(ask) > 0 {
+		return fmt.Errorf("read offsets of %s: %w", topic, kafka.UnknownTopicOrPartition)
+	}
+	for _, p := range answers {
 		if p.Error != nil {
 			return fmt.Errorf("read offsets of %s/%d: %w", topic, p.Partition, p.Error)
 		}
@@ -89,47 +102,50 @@ func listOffsets(ctx context.Context, client *kafka.Client, topic string, ask []
 	return nil
 }
 
-// Scan reads a range of one partition outside of any group: it commits nothing, and no group notices.
-// Not safe for concurrent use. Close it.
+// Scan reads a range of one partition outside of any group: it commits nothing, and no group notices. It
+// reads what the loader reads, by a Fetcher, and gives messages that are their receiver's. Not safe for
+// concurrent use. Close it.
 type Scan struct {
-	cluster   Cluster
-	topic     string
-	partition int
-	at, to    int64
-	conn      *kafka.Conn
+	cluster Cluster
+	fetcher *Fetcher
+	recs    []Record
+	at, to  int64
 }
 
 // NewScan reads [from, to) of a partition. It connects at the first Next.
 func NewScan(c Cluster, topic string, partition int, from, to int64) *Scan {
-	return &Scan{cluster: c, topic: topic, partition: partition, at: from, to: to}
+	return &Scan{cluster: c, fetcher: NewFetcher(c, topic, partition), at: from, to: to}
 }
 
-// Next returns the next records: at least one, at most maxRecords, and about maxBytes of keys and values.
-// None is the end. It tries again where the broker cannot answer, for half a minute. Records that the
-// topic's retention has taken meanwhile are passed over; the caller sees it by the offsets.
+// Next returns the next records: at least one, at most maxRecords, and about maxBytes of keys, values and
+// headers. None is the end. It tries again where the broker cannot answer, for half a minute. Records that the
+// topic's retention has taken meanwhile are passed over; the caller sees it by the offsets. A record that
+// cannot be read (Unread) ends it with ErrCorrupt.
 func (s *Scan) Next(ctx context.Context, maxRecords, maxBytes int) ([]kafka.Message, error) {
 	var out []kafka.Message
 	size := 0
 	for failures := 0; s.at < s.to && len(out) < maxRecords && size < maxBytes; {
-		n := len(out)
-		var end bool
-		var err error
-		out, end, err = s.read(ctx, out, maxRecords, maxBytes-size)
-		for _, m := range out[n:] {
-			size += len(m.Key) + len(m.Value)
-			s.at = m.Offset + 1
+		before := s.at
+		n, err := s.read(ctx, maxRecords-len(out), maxBytes-size)
+		for i := range n {
+			r := &s.recs[i]
+			if r.Unread != 0 {
+				s.at = r.Offset
+				return out, fmt.Errorf("read %s/%d at offset %d: %w: its batch cannot be taken apart, or is too large", s.fetcher.topic, s.fetcher.partition, r.Offset, ErrCorrupt)
+			}
+			size += len(r.Key) + len(r.Value) + len(r.headers)
+			out = append(out, r.message(s.fetcher.topic, s.fetcher.partition))
 		}
 		switch {
-		case err == nil && end:
+		case err == nil && n == 0 && s.at == before && s.fetcher.LogEnd() >= s.to:
 			s.at = s.to // what is left are offsets without a record
 		case err == nil:
 			failures = 0
 		case ctx.Err() != nil:
 			return out, ctx.Err()
 		default:
-			s.Close()
 			if failures++; failures == 7 {
-				return out, fmt.Errorf("read %s/%d from offset %d: %w", s.topic, s.partition, s.at, err)
+				return out, fmt.Errorf("go on from offset %d: %w", s.at, err)
 			}
 			if err := sleep(ctx, 250*time.Millisecond<<failures); err != nil {
 				return out, err
@@ -143,102 +159,47 @@ func (s *Scan) Next(ctx context.Context, maxRecords, maxBytes int) ([]kafka.Mess
 func (s *Scan) At() int64 { return s.at }
 
 // Close ends the connection. A later Next makes another.
-func (s *Scan) Close() {
-	if s.conn != nil {
-		_ = s.conn.Close()
-		s.conn = nil
-	}
-}
+func (s *Scan) Close() { s.fetcher.Close() }
 
-const (
-	scanBytes    = 4 << 20 // of one answer; a single larger batch still comes whole
-	scanPatience = 500 * time.Millisecond
-)
+// scanPatience is how long an answer waits for a first record.
+const scanPatience = 500 * time.Millisecond
 
-// read appends the records of one answer. end says that the partition has none left before s.to.
-func (s *Scan) read(ctx context.Context, dst []kafka.Message, maxRecords, maxBytes int) (out []kafka.Message, end bool, err error) {
-	if s.conn == nil {
-		if err := s.dial(ctx); err != nil {
-			return dst, false, err
-		}
+// read takes the records of one answer into s.recs, and tells how many they are.
+func (s *Scan) read(ctx context.Context, maxRecords, maxBytes int) (n int, err error) {
+	s.fetcher.Release()
+	recs, next, err := s.fetcher.Fetch(ctx, s.recs[:0], s.at, s.to, maxRecords, maxBytes, scanPatience)
+	s.recs, s.at = recs, min(next, s.to)
+	if errors.Is(err, kafka.OffsetOutOfRange) {
+		err = s.skip(ctx)
 	}
-	conn := s.conn
-	if err := conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
-		return dst, false, err
-	}
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Now()) })
-	defer stop()
-	if _, err := conn.Seek(s.at, kafka.SeekAbsolute|kafka.SeekDontCheck); err != nil {
-		return dst, false, err
-	}
-	batch := conn.ReadBatchWith(kafka.ReadBatchConfig{MinBytes: 1, MaxBytes: scanBytes, MaxWait: scanPatience})
-	n := len(dst)
-	past := false
-	for size := 0; len(dst) < maxRecords && size < maxBytes; {
-		m, err := batch.ReadMessage()
-		if endOfAnswer(err) {
-			break // a record cut short comes again with the next answer
-		}
-		if err != nil {
-			_ = batch.Close()
-			if errors.Is(err, kafka.OffsetOutOfRange) {
-				return dst, false, s.skip(ctx)
-			}
-			return dst, false, err
-		}
-		if m.Offset < s.at {
-			continue
-		}
-		if past = m.Offset >= s.to; past {
-			break
-		}
-		size += len(m.Key) + len(m.Value)
-		dst = append(dst, m)
-	}
-	mark := batch.HighWaterMark()
-	if err := batch.Close(); err != nil && !endOfAnswer(err) {
-		return dst, false, err
-	}
-	return dst, len(dst) == n && (past || mark >= s.to), nil
-}
-
-// endOfAnswer tells the errors by which kafka-go says that an answer has no more records; one that had none
-// from the start is a RequestTimedOut to it.
-func endOfAnswer(err error) bool {
-	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, kafka.RequestTimedOut)
+	return len(recs), err
 }
 
 // skip moves to the first record that is left.
 func (s *Scan) skip(ctx context.Context) error {
-	s.Close()
-	if err := s.dial(ctx); err != nil {
-		return err
-	}
-	if err := s.conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
-		return err
-	}
-	first, err := s.conn.ReadFirstOffset()
+	transport := s.cluster.Transport()
+	defer transport.CloseIdleConnections()
+	bounds, err := PartitionBounds(ctx, s.cluster.Client(transport), s.fetcher.topic, s.fetcher.partition)
 	if err != nil {
 		return err
 	}
-	if first <= s.at {
-		return fmt.Errorf("offset %d is out of range, and the log begins at %d: %w", s.at, first, kafka.OffsetOutOfRange)
+	if bounds.First <= s.at {
+		return fmt.Errorf("offset %d is out of range, and the log begins at %d: %w", s.at, bounds.First, kafka.OffsetOutOfRange)
 	}
-	s.at = min(first, s.to)
+	s.at = min(bounds.First, s.to)
 	return nil
 }
 
-func (s *Scan) dial(ctx context.Context) error {
-	var last error
-	for _, addr := range s.cluster.Brokers {
-		conn, err := s.cluster.Dialer().DialLeader(ctx, "tcp", addr, s.topic, s.partition)
-		if err == nil {
-			s.conn = conn
-			return nil
-		}
-		last = err
+// message is the record as a message of its own.
+func (r *Record) message(topic string, partition int) kafka.Message {
+	m := kafka.Message{Topic: topic, Partition: partition, Offset: r.Offset, Key: bytes.Clone(r.Key), Value: bytes.Clone(r.Value)}
+	if r.Timestamp > 0 {
+		m.Time = time.UnixMilli(r.Timestamp).UTC()
 	}
-	return fmt.Errorf("connect to the leader of %s/%d: %w", s.topic, s.partition, last)
+	for _, h := range r.Headers(nil) {
+		m.Headers = append(m.Headers, kafka.Header{Key: strings.Clone(h.Key), Value: bytes.Clone(h.Value)})
+	}
+	return m
 }
 
 func sleep(ctx context.Context, d time.Duration) error {
