@@ -164,7 +164,7 @@ func (t *topic) name(source []byte) string {
 // text is the event's id as it is told: that of a reject as it was sent, in lower case.
 func (e *ended) text() string {
 	if e.hasID {
-		return string(appendUUID(nil, &e.id))
+		return string(event.AppendUUID(nil, &e.id))
 	}
 	return e.eventID
 }

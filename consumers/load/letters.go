@@ -149,7 +149,7 @@ func appendOutcome(dst []byte, e *ended, offset int64) []byte {
 	switch {
 	case e.hasID:
 		dst = append(dst, 2, 72) // the second branch, 36 characters
-		dst = appendUUID(dst, &e.id)
+		dst = event.AppendUUID(dst, &e.id)
 	case e.eventID != "":
 		dst = appendText(append(dst, 2), e.eventID)
 	default:
@@ -179,15 +179,6 @@ func appendTexts(dst []byte, list []string) []byte {
 		}
 	}
 	return append(dst, 0)
-}
-
-// appendUUID appends the text of a UUID.
-func appendUUID(dst []byte, id *[16]byte) []byte {
-	dst = append(hex.AppendEncode(dst, id[:4]), '-')
-	dst = append(hex.AppendEncode(dst, id[4:6]), '-')
-	dst = append(hex.AppendEncode(dst, id[6:8]), '-')
-	dst = append(hex.AppendEncode(dst, id[8:10]), '-')
-	return hex.AppendEncode(dst, id[10:])
 }
 
 // messages are all that a block has to tell: letters, then outcomes.

@@ -118,11 +118,11 @@ func (p *protocol) advance(r result) {
 		case p.begun:
 			p.do = actClaim
 		default:
-			*p = protocol{do: actPosition, next: -1, unsure: true}
+			p.takeOverAgain()
 		}
 	case actVerify:
 		if r.failed {
-			*p = protocol{do: actPosition, next: -1, unsure: true} // the chain went on elsewhere
+			p.takeOverAgain() // the chain went on elsewhere
 		} else {
 			p.begun, p.do = true, actTell
 		}
@@ -136,6 +136,12 @@ func (p *protocol) advance(r result) {
 		}
 	case actStop:
 	}
+}
+
+// takeOverAgain begins anew, without leaving the topic to others before the ids of what is stored are known.
+func (p *protocol) takeOverAgain() {
+	*p = newProtocol()
+	p.unsure = true
 }
 
 // clean tells whether the offset that actSettle commits may say that nothing is stored beyond the block: a

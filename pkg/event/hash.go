@@ -22,6 +22,15 @@ func ParseUUID(s []byte) (id [16]byte, ok bool) {
 	return id, err == nil
 }
 
+// AppendUUID appends the text of a UUID in its canonical form, in lower case.
+func AppendUUID(dst []byte, id *[16]byte) []byte {
+	dst = append(hex.AppendEncode(dst, id[:4]), '-')
+	dst = append(hex.AppendEncode(dst, id[4:6]), '-')
+	dst = append(hex.AppendEncode(dst, id[6:8]), '-')
+	dst = append(hex.AppendEncode(dst, id[8:10]), '-')
+	return hex.AppendEncode(dst, id[10:])
+}
+
 // IDHash is the key of the identity (topic, source, eventId): the first 16 bytes of SHA-256 over
 // topic, 0, source, 0 and the 16 bytes of the UUID. Sixteen bytes of a cryptographic hash make a
 // chance collision among 10^12 events less likely than 10^-14, so the hub takes equal hashes as equal

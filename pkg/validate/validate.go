@@ -16,17 +16,6 @@ import (
 // Header is a header of a Kafka record.
 type Header = event.Header
 
-// Headers appends the headers of a Kafka client's record, whose type has the same members, to dst.
-func Headers[H ~struct {
-	Key   string
-	Value []byte
-}](dst []Header, src []H) []Header {
-	for _, h := range src {
-		dst = append(dst, Header(h))
-	}
-	return dst
-}
-
 // Meta is what rules know of the Kafka record besides the value. Check keeps none of it.
 type Meta struct {
 	Key       []byte   // nil: no key

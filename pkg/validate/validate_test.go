@@ -90,18 +90,6 @@ func TestYearsAreThoseOfTheDecoder(t *testing.T) {
 	}
 }
 
-type kafkaHeader struct {
-	Key   string
-	Value []byte
-}
-
-func TestHeadersConverts(t *testing.T) {
-	got := validate.Headers(nil, []kafkaHeader{{"a", []byte("1")}, {"b", nil}})
-	if len(got) != 2 || got[0].Key != "a" || string(got[0].Value) != "1" || got[1].Value != nil {
-		t.Errorf("got %v", got)
-	}
-}
-
 // randomRow fills a row with what a decoder may deliver, sensible or not.
 func randomRow(rng *rand.Rand, typ *event.Type) *event.Row {
 	row := validtest.Valid(typ)

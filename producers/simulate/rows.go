@@ -1,7 +1,6 @@
 package simulate
 
 import (
-	"encoding/hex"
 	"strconv"
 	"time"
 
@@ -81,16 +80,7 @@ func (s *Simulator) uuid() []byte {
 		id[8+i] = byte(lo >> (56 - 8*i))
 	}
 	id[8] = id[8]&0x3f | 0x80
-	return s.text(func(b []byte) []byte {
-		for i, n := range [...]int{4, 2, 2, 2, 6} {
-			if i > 0 {
-				b = append(b, '-')
-			}
-			from := [...]int{0, 4, 6, 8, 10}[i]
-			b = hex.AppendEncode(b, id[from:from+n])
-		}
-		return b
-	})
+	return s.text(func(b []byte) []byte { return event.AppendUUID(b, &id) })
 }
 
 // appendHex appends n random bytes in hexadecimal digits.
