@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/segmentio/kafka-go"
+
+	wkafka "github.com/welfarehub/welfarehub/pkg/kafka"
 )
 
 // Redrive says how letters are published again.
@@ -44,7 +46,10 @@ func (d *Desk) Redrive(ctx context.Context, s Selection, o Redrive) (Redriven, e
 	p.writer = d.Cluster.Writer(tr, 16<<20)
 	p.writer.Balancer, p.writer.Completion = sameWhereNoKey{}, p.acknowledged
 	defer p.writer.Close()
-	began := time.Now()
+	pace := wkafka.Pace{PerSecond: o.Rate}
+	if err := pace.Wait(ctx, 0); err != nil {
+		return out, err
+	}
 	without, err := d.Explain(ctx, s, func(letters []Explained) error {
 		var send []*Explained
 		for i := range letters {
@@ -78,7 +83,7 @@ func (d *Desk) Redrive(ctx context.Context, s Selection, o Redrive) (Redriven, e
 			if err != nil {
 				return err
 			}
-			if err := pause(ctx, o.Rate, out.Published, began); err != nil {
+			if err := pace.Wait(ctx, len(acked)); err != nil {
 				return err
 			}
 		}
@@ -94,20 +99,6 @@ func chunkOf(rate float64) int {
 		return min(batchLetters, max(1, int(rate/2)))
 	}
 	return batchLetters
-}
-
-func pause(ctx context.Context, rate float64, done uint64, began time.Time) error {
-	if rate <= 0 {
-		return nil
-	}
-	t := time.NewTimer(max(0, time.Duration(float64(done)/rate*float64(time.Second))-time.Since(began)))
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
-	}
 }
 
 // sameWhereNoKey sends records by their key, as all producers do, and those without one to where they were.

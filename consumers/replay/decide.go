@@ -92,7 +92,7 @@ func (p *part) run(ctx context.Context, scan *wkafka.Scan) error {
 			return nil
 		}
 		p.r.progress(p.p)
-		if err := p.r.pace.wait(ctx, len(recs)); err != nil {
+		if err := p.r.pace.Wait(ctx, len(recs)); err != nil {
 			return err
 		}
 	}

@@ -209,7 +209,7 @@ type runner struct {
 	books  *books
 	report *Report
 	sink   sink // nil: rows are restored
-	pace   pace
+	pace   wkafka.Pace
 	total  int64
 }
 
@@ -228,7 +228,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	defer db.Close()
 	tr := o.Cluster.Transport()
 	defer tr.CloseIdleConnections()
-	r := &runner{opt: o, db: db, books: newBooks(db), report: report, pace: pace{perSecond: o.Rate}}
+	r := &runner{opt: o, db: db, books: newBooks(db), report: report, pace: wkafka.Pace{PerSecond: o.Rate}}
 	client := o.Cluster.Client(tr)
 	if o.Resume != "" {
 		err = r.resume(ctx, client)
@@ -377,36 +377,6 @@ func (r *runner) progress(p *Partition) {
 		out.Counts.add(&q.Counts)
 	}
 	r.opt.Progress(out)
-}
-
-// pace keeps a run below a rate.
-type pace struct {
-	perSecond float64
-	begin     time.Time
-	done      int
-}
-
-// wait is called after n records.
-func (p *pace) wait(ctx context.Context, n int) error {
-	if p.perSecond <= 0 {
-		return nil
-	}
-	if p.begin.IsZero() {
-		p.begin = time.Now()
-	}
-	p.done += n
-	ahead := time.Duration(float64(p.done)/p.perSecond*float64(time.Second)) - time.Since(p.begin)
-	if ahead <= 0 {
-		return nil
-	}
-	t := time.NewTimer(ahead)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
-	}
 }
 
 // what is the selection as the audit has it.

@@ -201,14 +201,3 @@ func (r *Record) message(topic string, partition int) kafka.Message {
 	}
 	return m
 }
-
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
-	}
-}
