@@ -106,6 +106,21 @@ func (t *teller) begin()      { fmt.Fprintln(t.out, "begin") }
 func (t *teller) count(n int) { fmt.Fprintln(t.out, "count", n) }
 func (t *teller) bytes(n int) { fmt.Fprintln(t.out, "bytes", n) }
 
+// sum tells the running total of what the workers of a group count, until they end.
+func (t *teller) sum(g *errgroup.Group, counts chan int) error {
+	done := make(chan error, 1)
+	go func() {
+		done <- g.Wait()
+		close(counts)
+	}()
+	total := 0
+	for n := range counts {
+		total += n
+		t.count(total)
+	}
+	return <-done
+}
+
 func (s *spec) cluster() wkafka.Cluster { return wkafka.Cluster{Brokers: s.Brokers} }
 
 // runOurs is the loader as `welfarehub load` runs it, without its aggregates unless asked for.
@@ -213,17 +228,7 @@ func (s *spec) eachPartition(ctx context.Context, tell *teller, read func(ctx co
 	for p := range s.Partitions {
 		g.Go(func() error { return read(ctx, p, func(n int) { counts <- n }) })
 	}
-	done := make(chan error, 1)
-	go func() {
-		done <- g.Wait()
-		close(counts)
-	}()
-	total := 0
-	for n := range counts {
-		total += n
-		tell.count(total)
-	}
-	return <-done
+	return tell.sum(g, counts)
 }
 
 // values fetches up to n values of the topic.
@@ -329,17 +334,7 @@ func runInsert(ctx context.Context, s *spec, tell *teller) error {
 			return nil
 		})
 	}
-	done := make(chan error, 1)
-	go func() {
-		done <- g.Wait()
-		close(counts)
-	}()
-	total := 0
-	for n := range counts {
-		total += n
-		tell.count(total)
-	}
-	return <-done
+	return tell.sum(g, counts)
 }
 
 // runFilter adds ids to the filter of the loader, all new.
