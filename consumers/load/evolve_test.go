@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -48,26 +47,10 @@ func (s *nextSchemas) SchemaByID(ctx context.Context, id int) (string, error) {
 // startNext runs a loader of the next release.
 func (w *world) startNext(next *event.Type) (l *Loader, stop func()) {
 	w.t.Helper()
-	l, err := New(Options{
-		Cluster: w.cluster, Group: w.group, DSN: w.dsn, Schemas: &nextSchemas{next: next}, OutcomeSchemaID: 17,
-		FlushAge: 50 * time.Millisecond, SessionTimeout: 6 * time.Second, Logger: zaptest.NewLogger(w.t, zaptest.Level(zap.ErrorLevel)),
-		refresh: time.Millisecond,
-	})
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	l.topics[next.Topic] = newTopic(next, l)
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		if err := l.Run(ctx); err != nil {
-			w.t.Error(err)
-		}
-	}()
-	stop = sync.OnceFunc(func() { cancel(); <-done })
-	w.t.Cleanup(stop)
-	return l, stop
+	return w.start(&nextSchemas{next: next}, func(o *Options) {
+		o.refresh = time.Millisecond
+		o.Logger = zaptest.NewLogger(w.t, zaptest.Level(zap.ErrorLevel))
+	}, func(l *Loader) { l.topics[next.Topic] = newTopic(next, l) })
 }
 
 // request is event n as one of the releases writes it. The next one says of every third that a carer asked.

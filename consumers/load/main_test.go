@@ -134,8 +134,8 @@ func (w *world) publish(msgs ...kafka.Message) {
 	}
 }
 
-// start runs a loader until stop is called.
-func (w *world) start(schemas record.SchemaSource, change func(*Options)) (l *Loader, stop func()) {
+// start runs a loader until stop is called. before are called with it before it runs.
+func (w *world) start(schemas record.SchemaSource, change func(*Options), before ...func(*Loader)) (l *Loader, stop func()) {
 	w.t.Helper()
 	opt := Options{
 		Cluster: w.cluster, Group: w.group, DSN: w.dsn, Schemas: schemas, OutcomeSchemaID: 17,
@@ -147,6 +147,9 @@ func (w *world) start(schemas record.SchemaSource, change func(*Options)) (l *Lo
 	l, err := New(opt)
 	if err != nil {
 		w.t.Fatal(err)
+	}
+	for _, f := range before {
+		f(l)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})

@@ -7,6 +7,7 @@ import (
 
 	"github.com/welfarehub/welfarehub/pkg/event"
 	"github.com/welfarehub/welfarehub/pkg/metrics"
+	"github.com/welfarehub/welfarehub/pkg/metrics/metricstest"
 )
 
 // TestLoadIsMeasured loads a good event, a copy of it, and two bad ones, while the registry is away at first.
@@ -24,7 +25,7 @@ func TestLoadIsMeasured(t *testing.T) {
 	good, broken := message(valid(typ, 1), 0), message(valid(typ, 3), 0)
 	broken.Value = []byte("x")
 	w.publish(good, good, message(bad, 0), broken)
-	for end := time.Now().Add(30 * time.Second); values(t, reg)["welfarehub_load_retries_total decide"] == 0; time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); metricstest.Values(t, reg)["welfarehub_load_retries_total decide"] == 0; time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("no retry is counted while the registry is away")
 		}
@@ -35,7 +36,7 @@ func TestLoadIsMeasured(t *testing.T) {
 	schemas.setDown(false)
 	w.await(typ.Topic, 4)
 	stop() // all that is stored is counted now
-	v := values(t, reg)
+	v := metricstest.Values(t, reg)
 	for name, want := range map[string]float64{
 		"welfarehub_load_records_total loaded " + typ.Topic: 1, "welfarehub_load_records_total duplicate " + typ.Topic: 1,
 		"welfarehub_load_records_total rejected " + typ.Topic: 2, "welfarehub_load_rejects_total E04 " + typ.Topic: 1,
@@ -54,24 +55,4 @@ func TestLoadIsMeasured(t *testing.T) {
 	if err := l.Ready(t.Context()); !errors.Is(err, errNoMember) {
 		t.Errorf("ready after its end: %v", err)
 	}
-}
-
-// values are the metrics of a registry, by name and labels; of histograms the sum.
-func values(t *testing.T, r *metrics.Registry) map[string]float64 {
-	t.Helper()
-	families, err := r.Gatherer().Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out := map[string]float64{}
-	for _, f := range families {
-		for _, m := range f.GetMetric() {
-			name := f.GetName()
-			for _, l := range m.GetLabel() {
-				name += " " + l.GetValue()
-			}
-			out[name] = m.GetGauge().GetValue() + m.GetCounter().GetValue() + m.GetHistogram().GetSampleSum()
-		}
-	}
-	return out
 }

@@ -19,30 +19,11 @@ import (
 	"github.com/welfarehub/welfarehub/pkg/event"
 	wkafka "github.com/welfarehub/welfarehub/pkg/kafka"
 	"github.com/welfarehub/welfarehub/pkg/metrics"
+	"github.com/welfarehub/welfarehub/pkg/metrics/metricstest"
 	"github.com/welfarehub/welfarehub/pkg/testkit"
 )
 
 func TestMain(m *testing.M) { testkit.Main(m) }
-
-// values are the gauges of a registry, by name and labels.
-func values(t *testing.T, r *metrics.Registry) map[string]float64 {
-	t.Helper()
-	families, err := r.Gatherer().Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out := map[string]float64{}
-	for _, f := range families {
-		for _, m := range f.GetMetric() {
-			name := f.GetName()
-			for _, l := range m.GetLabel() {
-				name += " " + l.GetValue()
-			}
-			out[name] = m.GetGauge().GetValue()
-		}
-	}
-	return out
-}
 
 // away is a ClickHouse that does not answer.
 type away struct{ driver.Conn }
@@ -100,7 +81,7 @@ func TestLagIsSeenWithoutALoader(t *testing.T) {
 	defer w.transport.CloseIdleConnections()
 	check := func(what string, partition int, records, seconds, aggregate float64) {
 		t.Helper()
-		v := values(t, reg)
+		v := metricstest.Values(t, reg)
 		at := fmt.Sprintf(" %d %s", partition, request.Topic)
 		since := time.Since(now).Seconds()
 		if seconds > 0 {
@@ -128,7 +109,7 @@ func TestLagIsSeenWithoutALoader(t *testing.T) {
 	publish(0, 4*time.Second, 3*time.Second)
 	w.lookAtLag(t.Context())
 	check("ClickHouse is away", 0, 3, 5, 5)
-	if v := values(t, reg); v["welfarehub_watch_last_look_timestamp_seconds kafka"] <= v["welfarehub_watch_last_look_timestamp_seconds ledger"] {
+	if v := metricstest.Values(t, reg); v["welfarehub_watch_last_look_timestamp_seconds kafka"] <= v["welfarehub_watch_last_look_timestamp_seconds ledger"] {
 		t.Errorf("looks: %v", v)
 	}
 
@@ -141,7 +122,7 @@ func TestLagIsSeenWithoutALoader(t *testing.T) {
 		}
 	}
 	w.lookAtSources(t.Context())
-	v := values(t, reg)
+	v := metricstest.Values(t, reg)
 	for source, want := range map[string]float64{"urn:a": 60, "other": 180} {
 		if got := v["welfarehub_source_silence_seconds "+source] - time.Since(now).Seconds(); math.Abs(got-want) > 2 {
 			t.Errorf("%s is silent for %v s, want %v", source, got, want)
@@ -163,7 +144,7 @@ func TestRunEnds(t *testing.T) {
 	if err := w.Run(ctx); err != nil {
 		t.Error(err)
 	}
-	if v := values(t, reg); v["welfarehub_watch_last_look_timestamp_seconds kafka"] != 0 {
+	if v := metricstest.Values(t, reg); v["welfarehub_watch_last_look_timestamp_seconds kafka"] != 0 {
 		t.Error("what is away was read")
 	}
 }

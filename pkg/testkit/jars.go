@@ -152,6 +152,5 @@ func lastLines(path string, n int) string {
 
 // tail is the last n lines of a text, on one line.
 func tail(text string, n int) string {
-	lines := strings.Split(strings.TrimSpace(text), "\n")
-	return strings.Join(lines[max(0, len(lines)-n):], " | ")
+	return strings.ReplaceAll(LastLines(text, n), "\n", " | ")
 }

@@ -12,6 +12,7 @@ import (
 type process struct {
 	cmd    *exec.Cmd
 	exited chan struct{}
+	err    error // of Wait, once exited is closed
 }
 
 // startProcess runs cmd from a goroutine that keeps its thread for as long as the child lives, because the kernel's
@@ -25,7 +26,7 @@ func startProcess(cmd *exec.Cmd) (*process, error) {
 		err := cmd.Start()
 		started <- err
 		if err == nil {
-			_ = cmd.Wait() // the outcome is in ProcessState
+			p.err = cmd.Wait()
 		}
 		close(p.exited)
 	}()

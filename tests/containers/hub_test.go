@@ -1,21 +1,18 @@
 package containers
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/welfarehub/welfarehub/pkg/clickhouse"
+	"github.com/welfarehub/welfarehub/pkg/testkit"
 )
 
 // envBinary names the hub to test; bin/welfarehub where it is not set.
@@ -46,7 +43,7 @@ func run(t *testing.T, stdin string, name string, args ...string) (string, int) 
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Stdin = strings.NewReader(stdin)
 	out, err := cmd.CombinedOutput()
-	return string(out), exitCode(err)
+	return string(out), testkit.ExitCode(err)
 }
 
 // must is run, and the end of the test where the command fails.
@@ -59,102 +56,37 @@ func must(t *testing.T, name string, args ...string) string {
 	return out
 }
 
-func exitCode(err error) int {
-	var exit *exec.ExitError
-	switch {
-	case err == nil:
-		return 0
-	case errors.As(err, &exit):
-		return exit.ExitCode()
-	}
-	return -1
-}
+// process is a hub command that runs until it is told to stop.
+type process struct{ *testkit.Command }
 
-// process is a hub command that runs until it is told to stop. It ends with the test, however that ends.
-type process struct {
-	cmd    *exec.Cmd
-	out    buffer
-	exited chan struct{}
-	err    error // of Wait, once exited is closed
-}
-
-// buffer is a bytes.Buffer for several goroutines.
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}
-
-// start starts the hub with arguments. The thread that starts it stays until it ends, for the kernel kills a child with
-// its parent's thread (Pdeathsig): so it goes when the test binary is killed.
+// start starts the hub with arguments.
 func start(t *testing.T, args ...string) *process {
 	t.Helper()
-	p := &process{cmd: exec.Command(binary(t), args...), exited: make(chan struct{})}
-	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	started := make(chan error, 1)
-	go func() {
-		defer close(p.exited)
-		runtime.LockOSThread()
-		err := p.cmd.Start()
-		started <- err
-		if err == nil {
-			p.err = p.cmd.Wait()
-		}
-	}()
-	if err := <-started; err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = p.cmd.Process.Kill() // it may have ended
-		<-p.exited
-		if t.Failed() {
-			t.Logf("the last lines of welfarehub %s:\n%s", args[0], tail(p.out.String(), 60))
-		}
-	})
-	return p
+	return &process{testkit.Start(t, exec.Command(binary(t), args...), "welfarehub "+args[0], 60, 0)}
 }
 
 // alive fails the test where the process has ended.
 func (p *process) alive(t *testing.T) {
 	t.Helper()
-	select {
-	case <-p.exited:
-		t.Fatalf("welfarehub %s ended: %v", p.cmd.Args[1], p.err)
-	default:
+	if !p.Alive() {
+		t.Fatalf("welfarehub %s ended: %v", p.Cmd.Args[1], p.Err())
 	}
 }
 
 // stop tells the process to stop and wants exit code 0.
 func (p *process) stop(t *testing.T) {
 	t.Helper()
-	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatalf("stop welfarehub %s: %v", p.cmd.Args[1], err)
+	if err := p.Cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatalf("stop welfarehub %s: %v", p.Cmd.Args[1], err)
 	}
 	select {
-	case <-p.exited:
-		if code := exitCode(p.err); code != 0 {
-			t.Errorf("welfarehub %s: exit code %d after SIGTERM", p.cmd.Args[1], code)
+	case <-p.Exited():
+		if code := testkit.ExitCode(p.Err()); code != 0 {
+			t.Errorf("welfarehub %s: exit code %d after SIGTERM", p.Cmd.Args[1], code)
 		}
 	case <-time.After(time.Minute):
-		t.Errorf("welfarehub %s does not end in a minute after SIGTERM", p.cmd.Args[1])
+		t.Errorf("welfarehub %s does not end in a minute after SIGTERM", p.Cmd.Args[1])
 	}
-}
-
-func tail(s string, lines int) string {
-	all := strings.Split(strings.TrimSpace(s), "\n")
-	return strings.Join(all[max(0, len(all)-lines):], "\n")
 }
 
 // freePorts are ports of the loopback interface that nobody listens on now.

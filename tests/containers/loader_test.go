@@ -208,7 +208,7 @@ func TestLoaderSurvivesFaults(t *testing.T) {
 	if out, code := run(t, "", binary(t), "reconcile", "--aggregates", "--log-level", "warn", "--kafka-brokers", p.kafka.Addr, "--clickhouse-dsn", p.clickhouse.DSN); code != 0 {
 		t.Errorf("reconcile: exit code %d\n%s", code, out)
 	}
-	joined := strings.Count(p.loader.out.String(), `"partitions assigned"`)
+	joined := strings.Count(p.loader.Out.String(), `"partitions assigned"`)
 	t.Logf("the group gave the loader its partitions %d times", joined)
 	if joined < 2 {
 		t.Error("no fault cost the loader its place in the group")

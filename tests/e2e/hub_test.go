@@ -12,12 +12,12 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/welfarehub/welfarehub/pkg/clickhouse"
+	"github.com/welfarehub/welfarehub/pkg/testkit"
 )
 
 // binary is the built hub. `make test` builds it; WELFAREHUB_E2E=1 requires it.
@@ -55,28 +55,10 @@ type addresses struct {
 type hub struct {
 	t     *testing.T
 	cmd   *exec.Cmd
-	out   *buffer
+	out   *testkit.Output
 	ready string
 	addresses
 	done chan error
-}
-
-// buffer is a bytes.Buffer for several goroutines.
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }
 
 // anyPorts makes every listener take a free port.
@@ -87,7 +69,7 @@ var anyPorts = []string{
 // start runs up on a data folder and waits until it is ready.
 func start(t *testing.T, data string, args ...string) *hub {
 	t.Helper()
-	h := &hub{t: t, out: &buffer{}, ready: filepath.Join(t.TempDir(), "ready.json"), done: make(chan error, 1)}
+	h := &hub{t: t, out: &testkit.Output{}, ready: filepath.Join(t.TempDir(), "ready.json"), done: make(chan error, 1)}
 	h.cmd = exec.Command(binary(t), append(append([]string{"up", "--data", data, "--ready-file", h.ready, "--log-level", "warn"}, anyPorts...), args...)...)
 	h.cmd.Stdout, h.cmd.Stderr = h.out, h.out
 	h.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -138,7 +120,7 @@ func (h *hub) wait(patience time.Duration) int {
 	select {
 	case err := <-h.done:
 		h.done <- err
-		return exitCode(err)
+		return testkit.ExitCode(err)
 	case <-time.After(patience):
 		h.t.Fatalf("up does not end in %s\n%s", patience, h.out)
 	}
@@ -165,17 +147,6 @@ func (h *hub) engine() int {
 		}
 	}
 	return 0
-}
-
-func exitCode(err error) int {
-	var exit *exec.ExitError
-	switch {
-	case err == nil:
-		return 0
-	case errors.As(err, &exit):
-		return exit.ExitCode()
-	}
-	return -1
 }
 
 // db opens ClickHouse with the hub's own rights.
@@ -232,7 +203,7 @@ func run(t *testing.T, args ...string) (string, int) {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, binary(t), args...).CombinedOutput()
-	return string(out), exitCode(err)
+	return string(out), testkit.ExitCode(err)
 }
 
 // dsn reaches ClickHouse with the hub's own rights.

@@ -21,6 +21,7 @@ import (
 	"github.com/welfarehub/welfarehub/pkg/clickhouse"
 	"github.com/welfarehub/welfarehub/pkg/event"
 	"github.com/welfarehub/welfarehub/pkg/privacy"
+	"github.com/welfarehub/welfarehub/pkg/testkit"
 )
 
 // TestNoCodiceFiscaleComesOut feeds the hub with codici fiscali wherever a text can be given, and looks for
@@ -99,7 +100,7 @@ const validSource = "urn:welfare:c_f205:sociali"
 // startLoad runs a loader beside the hub's own, and returns the address of its health.
 func startLoad(t *testing.T, h *hub) (*hub, string) {
 	t.Helper()
-	l := &hub{t: t, out: &buffer{}, done: make(chan error, 1)}
+	l := &hub{t: t, out: &testkit.Output{}, done: make(chan error, 1)}
 	l.cmd = exec.Command(binary(t), "load", "--kafka-brokers", h.Kafka, "--registry-url", h.Registry, "--clickhouse-dsn", h.dsn(),
 		"--log-level", "debug", "--health", "127.0.0.1:0", "--flush-age", "100ms")
 	l.cmd.Stdout, l.cmd.Stderr = l.out, l.out

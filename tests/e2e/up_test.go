@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/welfarehub/welfarehub/pkg/testkit"
 )
 
 // simulated are the knobs of the traffic that the tests load.
@@ -116,7 +118,7 @@ func TestUpSaysWhatToDoAboutWhatItCannotUse(t *testing.T) {
 				cmd.Env = append(os.Environ(), c.env)
 			}
 			raw, err := cmd.CombinedOutput()
-			if exitCode(err) == 0 || exitCode(err) < 0 {
+			if testkit.ExitCode(err) == 0 || testkit.ExitCode(err) < 0 {
 				t.Fatalf("exit %v\n%s", err, raw)
 			}
 			lines := strings.Split(strings.TrimSpace(string(raw)), "\n")

@@ -47,7 +47,7 @@ func TestConflictsInAnyOrderAndLoader(t *testing.T) {
 					t.Errorf("%s: reconcile: exit code %d\n%s", way, code, out)
 				}
 				for _, p := range w.living() {
-					p.kill()
+					p.Kill()
 				}
 			}
 		}

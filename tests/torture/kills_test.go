@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"github.com/welfarehub/welfarehub/pkg/testkit"
 )
 
 // kill is a moment at which loaders are killed.
@@ -108,7 +110,7 @@ func (w *world) killing(k kill, n, from int) {
 	w.t.Helper()
 	dead := map[*process]bool{}
 	for _, p := range w.loaders {
-		dead[p] = !p.alive()
+		dead[p] = !p.Alive()
 	}
 	aim := w.kills + n
 	at, planned, fed := 1+w.r.rnd.IntN(2), from, time.Time{}
@@ -117,19 +119,19 @@ func (w *world) killing(k kill, n, from int) {
 			w.t.Fatalf("%s: %d kills in %s", k.name, n-(aim-w.kills), patient)
 		}
 		for _, p := range w.loaders {
-			if p.alive() || dead[p] {
+			if p.Alive() || dead[p] {
 				continue
 			}
 			dead[p] = true
 			if !p.killed() {
-				w.t.Fatalf("%s: a loader ended by itself: %v\n%s", k.name, p.err, tail(p.out.String(), 5))
+				w.t.Fatalf("%s: a loader ended by itself: %v\n%s", k.name, p.Err(), testkit.LastLines(p.Out.String(), 5))
 			}
 			w.kills++
 			begin, last = time.Now(), time.Now()
 		}
 		// A plan may never come: where nothing was left half done, there is nothing to heal.
 		if living := w.living(); time.Since(last) > 15*time.Second && len(living) > 0 {
-			living[0].kill()
+			living[0].Kill()
 			last = time.Now()
 		}
 		// A crowd grows until one of it dies of a generation that is not its first.
@@ -150,7 +152,7 @@ func (w *world) killing(k kill, n, from int) {
 		}
 	}
 	for _, p := range w.living() { // they have a plan that is not wanted any more
-		p.kill()
+		p.Kill()
 		dead[p] = true
 	}
 }

@@ -89,7 +89,7 @@ func TestReplyLostAndLoaderKilled(t *testing.T) {
 				}
 				return g.replies() > lost
 			})
-			p.kill()
+			p.Kill()
 			g.set(pass)
 			w.kills++
 		}
@@ -142,7 +142,7 @@ func TestServersKilled(t *testing.T) {
 					w.more(r.between(1, 200))
 					if what == "everything killed at once" {
 						for _, p := range w.living() {
-							p.kill()
+							p.Kill()
 							w.kills++
 						}
 					}
@@ -208,7 +208,7 @@ func TestDiskFull(t *testing.T) {
 		if err := os.Remove(full); err != nil {
 			t.Fatal(err)
 		}
-		if !p.alive() {
+		if !p.Alive() {
 			t.Fatal("the loader did not wait for space")
 		}
 		w.note = fmt.Sprintf("%d inserts failed", failures(p))
@@ -217,7 +217,7 @@ func TestDiskFull(t *testing.T) {
 }
 
 // failures is how many inserts of a loader failed.
-func failures(p *process) int { return count(p.out.String(), `"insert failed, trying again"`) }
+func failures(p *process) int { return count(p.Out.String(), `"insert failed, trying again"`) }
 
 // fill writes to a file until the disk is full.
 func fill(t *testing.T, path string) {

@@ -17,7 +17,7 @@ func TestZombies(t *testing.T) {
 				w := newWorld(t, r, "", 2)
 				for range killsOf(4) {
 					for _, p := range w.living() { // of the round before: the zombie must have all partitions at first
-						p.kill()
+						p.Kill()
 						w.kills++
 					}
 					w.publish(600)
@@ -38,9 +38,9 @@ func TestZombies(t *testing.T) {
 						w.more(r.between(1, 300))
 						sleep(t, r.duration(0, session))
 					}
-					zombie.signal(syscall.SIGCONT)
+					zombie.Signal(syscall.SIGCONT)
 					if r.rnd.IntN(2) == 0 {
-						heir.kill()
+						heir.Kill()
 						w.kills++
 					}
 					w.publish(100)
@@ -69,7 +69,7 @@ func TestScale(t *testing.T) {
 			}
 			for living := w.living(); len(living) > n; living = living[1:] {
 				if r.rnd.IntN(2) == 0 {
-					living[0].kill()
+					living[0].Kill()
 					w.kills++
 				} else if code := living[0].end(time.Minute); code != 0 {
 					t.Errorf("a loader ends with exit code %d", code)
@@ -103,7 +103,7 @@ func TestClockSetBack(t *testing.T) {
 					sleep(t, r.duration(500*time.Millisecond, 2*time.Second))
 				}
 				for _, p := range []*process{slow, quick} {
-					p.kill()
+					p.Kill()
 					w.kills++
 				}
 			}

@@ -58,7 +58,7 @@ func TestSameIDAtOnceOnTwoPartitions(t *testing.T) {
 // alone tells whether a loader has all partitions, by its last assignment.
 func (w *world) alone() bool {
 	for _, p := range w.living() {
-		out := p.out.String()
+		out := p.Out.String()
 		last := out[max(0, strings.LastIndex(out, "partitions assigned")):]
 		if strings.HasPrefix(last, `partitions assigned","partitions":21`) {
 			return true

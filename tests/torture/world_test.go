@@ -171,7 +171,7 @@ func (w *world) loadWith(env []string, args ...string) *process {
 // living are the loaders that run.
 func (w *world) living() (out []*process) {
 	for _, p := range w.loaders {
-		if p.alive() {
+		if p.Alive() {
 			out = append(out, p)
 		}
 	}
