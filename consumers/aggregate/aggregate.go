@@ -282,7 +282,7 @@ func (a *Aggregator) cycle(ctx context.Context) (Stats, error) {
 		return stats, err
 	}
 	if both.beside != nil {
-		if err := a.insertBeside(ctx, batch, work); err != nil {
+		if err := a.insertBeside(ctx, both.beside, batch, work); err != nil {
 			return stats, err
 		}
 		if err := a.opts.fail("beside"); err != nil {
@@ -298,7 +298,10 @@ func (a *Aggregator) cycle(ctx context.Context) (Stats, error) {
 		}
 		return stats, nil
 	}
-	err = a.sweep(ctx, batch.positions)
+	if both, err = a.readPair(ctx); err != nil { // what was inserted may have come second, and counted for nothing
+		return stats, err
+	}
+	err = a.sweep(ctx, both.base().positions)
 	lap(&stats.Steps.Sweep)
 	return stats, err
 }

@@ -23,8 +23,9 @@ import (
 //
 // An exchange may come at any moment of a cycle. An INSERT lands in the table that its name meant when it
 // began, even where that was given another name since (a test has it so); the books are read again before
-// the rows are sent, and nothing is sent where the name now means another generation. So rows computed for
-// one table never come into another.
+// the rows are sent, and nothing is sent where there was an exchange since, even two that gave the tables
+// their names back: what the cycle read in between was of the other. So rows computed for one table never
+// come into another.
 const (
 	liveTable   = "store.contrib"
 	besideTable = "store.contrib_beside"
@@ -38,11 +39,26 @@ func (a *Aggregator) readPair(ctx context.Context) (pair, error) {
 	if err != nil {
 		return pair{}, err
 	}
+	live.exchanges = live.generation
 	beside, err := a.readBooks(ctx, besideTable)
 	if err != nil || beside.generation == 0 {
 		return pair{live: live}, err
 	}
+	beside.exchanges = live.generation
 	return pair{live, beside}, nil
+}
+
+// of is the books of a table; nil where it has none.
+func (p pair) of(table string) *books {
+	if table == liveTable {
+		return p.live
+	}
+	return p.beside
+}
+
+// replaced tells whether the name of b's table may have meant another since b was read.
+func (b *books) replaced(now *books) bool {
+	return now == nil || now.exchanges != b.exchanges || now.generation != b.generation || now.attached != b.attached
 }
 
 // base is how far both have come.
@@ -95,16 +111,16 @@ func (a *Aggregator) insert(ctx context.Context, books *books, batch *batch, wor
 	return err
 }
 
-// insertBeside is step (f) for the generation beside, if there is one. Where others insert at the same time,
-// it begins again.
-func (a *Aggregator) insertBeside(ctx context.Context, batch *batch, work *work) error {
+// insertBeside is step (f) for the generation beside that the cycle began with. Where others insert at the
+// same time, it begins again; where the generation was replaced or exchanged, it leaves it to the next cycle.
+func (a *Aggregator) insertBeside(ctx context.Context, began *books, batch *batch, work *work) error {
 	for range 20 {
-		books, err := a.readBooks(ctx, besideTable)
-		if err != nil || books.generation == 0 {
+		both, err := a.readPair(ctx)
+		if err != nil || began.replaced(both.beside) {
 			return err
 		}
-		next := books.reach(batch)
-		sent, err := a.insertInto(ctx, books, batch, work)
+		next := both.beside.reach(batch)
+		sent, err := a.insertInto(ctx, both.beside, batch, work)
 		if err != nil {
 			return err
 		}
@@ -166,18 +182,26 @@ func (a *Aggregator) insertDifference(ctx context.Context, books, next *books, s
 	}
 	// The token drops a cycle that another aggregator has done, as long as the table remembers it. Whoever
 	// slept longer than that sees it here; and whether the name still means that table.
-	again, err := a.readBooks(ctx, books.table)
+	both, err := a.readPair(ctx)
 	if err != nil {
 		return false, differing, err
 	}
-	if again.cycle != books.cycle || again.generation != books.generation {
+	if again := both.of(books.table); books.replaced(again) || again.cycle != books.cycle {
 		return false, differing, nil
 	}
 	if differing == 0 && !always {
 		return true, 0, nil
 	}
-	return true, differing, out.Send()
+	err = out.Send()
+	var failure *clickhouse.Exception
+	if books.table == besideTable && errors.As(err, &failure) && failure.Code == codeAborted {
+		return false, differing, nil
+	}
+	return true, differing, err
 }
+
+// codeAborted is the engine's code of an insert whose table was dropped meanwhile.
+const codeAborted = 236
 
 // prepare begins an insert that is one part, known by its token.
 func (a *Aggregator) prepare(ctx context.Context, table, token string) (driver.Batch, error) {

@@ -25,6 +25,8 @@ type span struct{ from, to uint64 }
 type books struct {
 	table      string
 	generation uint64 // 0: none was ever exchanged
+	attached   int64  // when the generation was begun beside the live one; tells one from another of its number
+	exchanges  uint64 // generation of the live table at that moment, which each exchange makes higher; readPair knows it
 	built      bool   // the building of the generation was finished
 	beside     bool   // there is another generation beside
 	cycle      uint64
@@ -65,6 +67,8 @@ func (a *Aggregator) readBooks(ctx context.Context, table string) (*books, error
 			out.cycle = uint64(mark)
 		case name == "generation":
 			out.generation = uint64(mark)
+		case name == "attached":
+			out.attached = mark
 		case name == "built":
 			out.built = mark > 0
 		case name == "now":

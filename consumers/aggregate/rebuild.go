@@ -119,7 +119,7 @@ func (a *Aggregator) attach(ctx context.Context) (uint64, error) {
 	generation := p.live.generation + 1
 	empty := &books{table: besideTable, positions: map[place]uint64{}}
 	next := &books{cycle: generation << 40, now: p.live.now, positions: p.live.positions}
-	rows := append(empty.rowsTo(next), bookOf("generation", 0, int64(generation)))
+	rows := append(empty.rowsTo(next), bookOf("generation", 0, int64(generation)), bookOf("attached", 0, time.Now().UnixNano()))
 	return generation, a.insertBooks(ctx, besideTable, fmt.Sprintf("generation/%d", generation), rows)
 }
 
@@ -186,11 +186,12 @@ func (a *Aggregator) pass(ctx context.Context, generation, facts uint64, progres
 
 // passRange does the groups of [from, to). It is not done where another insert came in between.
 func (a *Aggregator) passRange(ctx context.Context, generation uint64, from, to *big.Int) (cells uint64, done bool, err error) {
-	books, err := a.readBooks(ctx, besideTable)
+	both, err := a.readPair(ctx)
 	if err != nil {
 		return 0, false, err
 	}
-	if books.generation != generation {
+	books := both.beside
+	if books == nil || books.generation != generation {
 		return 0, false, ErrReplaced
 	}
 	wanted := fmt.Sprintf("(grp >= toUInt128('%s') AND grp <= toUInt128('%s'))", from, new(big.Int).Sub(to, big.NewInt(1)))

@@ -193,6 +193,59 @@ func TestAnInsertLandsInTheTableThatItBeganWith(t *testing.T) {
 	}
 }
 
+// TestTwoExchangesInTheMiddleOfACycle has the tables change places twice while a cycle looks at what offers were
+// when they were last computed, so that it looks at one of them twice and at the other not at all.
+func TestTwoExchangesInTheMiddleOfACycle(t *testing.T) {
+	h := newHub(t)
+	ctx := t.Context()
+	plain := h.aggregator(Options{})
+	h.load(0, makeEvent(t, "ServiceOfferPublished", fields{"sourceRecordId": "offer"}))
+	h.load(0, makeEvent(t, "WaitingListChanged", nil))
+	h.drain(plain)
+	_, err := plain.Rebuild(ctx, nil)
+	must(t, err)
+
+	h.load(0, makeEvent(t, "ServiceOfferPublished", fields{"sourceRecordId": "offer", "recordVersion": 2, "nomenclatureCode": "K2"}))
+	dies := h.aggregator(Options{fail: func(step string) error {
+		if step == "insert" { // into the live table; the one beside is left where it was
+			return errInjected
+		}
+		return nil
+	}})
+	if _, err := dies.Cycle(ctx); !errors.Is(err, errInjected) {
+		t.Fatal(err)
+	}
+	exchange := func() error {
+		p, err := plain.readPair(ctx)
+		if err != nil {
+			return err
+		}
+		if next := p.live.generation + 1; p.beside.generation < next {
+			row := bookOf("generation", 0, int64(next-p.beside.generation))
+			if err := plain.insertBooks(ctx, besideTable, fmt.Sprint("generation/", next), []bookRow{row}); err != nil {
+				return err
+			}
+		}
+		return plain.exec(ctx, "EXCHANGE TABLES "+liveTable+" AND "+besideTable)
+	}
+	exchanges := 0
+	a := h.aggregator(Options{fail: func(step string) error {
+		if step == "services of "+liveTable && exchanges == 0 || step == "touch" && exchanges == 1 {
+			exchanges++
+			return exchange()
+		}
+		return nil
+	}})
+	_, err = a.Cycle(ctx)
+	must(t, err)
+	if exchanges != 2 {
+		t.Fatalf("%d exchanges", exchanges)
+	}
+	h.drain(plain)
+	h.verifyBoth(plain, "exchanged twice")
+	h.agree("exchanged twice")
+}
+
 // TestRebuildUnderLoad builds, exchanges, rolls back and drops again and again, while random events are loaded and two aggregators run that crash.
 func TestRebuildUnderLoad(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())

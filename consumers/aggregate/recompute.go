@@ -20,20 +20,39 @@ func (a *Aggregator) Recompute(ctx context.Context, topic string, partition int,
 		return err
 	}
 	p, restored := place{no, uint32(partition)}, span{uint64(from), uint64(to)}
-	for _, table := range []string{besideTable, liveTable} { // the live one last: then what was erased goes
-		if err := a.recompute(ctx, table, p, restored); err != nil {
-			return fmt.Errorf("recompute cells of %s/%d from offset %d to %d: %w", topic, partition, from, to, err)
+	err := errContended
+	for range 20 {
+		var before, after pair
+		if before, err = a.readPair(ctx); err != nil {
+			break
 		}
+		for _, table := range []string{besideTable, liveTable} { // the live one last: then what was erased goes
+			if err = a.recompute(ctx, table, p, restored); err != nil {
+				break
+			}
+		}
+		if err != nil {
+			break
+		}
+		if after, err = a.readPair(ctx); err != nil || !before.live.replaced(after.live) {
+			break
+		}
+		err = errContended // the two were exchanged: one of them may have been missed
+	}
+	if err != nil {
+		return fmt.Errorf("recompute cells of %s/%d from offset %d to %d: %w", topic, partition, from, to, err)
 	}
 	return nil
 }
 
 func (a *Aggregator) recompute(ctx context.Context, table string, p place, restored span) error {
 	for range 20 {
-		books, err := a.readBooks(ctx, table)
-		if err != nil || table == besideTable && books.generation == 0 {
+		both, err := a.readPair(ctx)
+		books := both.of(table)
+		if err != nil || books == nil {
 			return err
 		}
+		books.beside = table == besideTable
 		rows := span{restored.from, min(restored.to, books.positions[p])}
 		if rows.from >= rows.to {
 			return nil

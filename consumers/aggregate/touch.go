@@ -262,6 +262,9 @@ func (a *Aggregator) groupsOfChangedOffers(ctx context.Context, books *books, ba
 				changed[g] = true
 			}
 		}
+		if err := a.opts.fail("services of " + scope.table); err != nil {
+			return err
+		}
 		if !books.beside {
 			break
 		}
