@@ -12,6 +12,8 @@ import (
 	"io"
 	"maps"
 	"math/rand/v2"
+	"os"
+	"runtime/pprof"
 	"slices"
 	"strings"
 	"time"
@@ -49,6 +51,8 @@ type spec struct {
 	Table      string        // of a peer
 	Bytes      bool          // pseudonyms go in as bytes
 	Block      int           // rows of a block; 0: the default of ours
+	BlockBytes int           // of ours; 0: the default
+	Profile    string        // file for a CPU profile of ours
 	FlushAge   time.Duration // 0: the default of ours
 	Partitions int
 	Events     int // limits: so many
@@ -135,10 +139,21 @@ func runOurs(ctx context.Context, s *spec, tell *teller) error {
 	}
 	loader, err := load.New(load.Options{
 		Cluster: s.cluster(), Group: s.Group, DSN: s.DSN, Schemas: schemas, OutcomeSchemaID: s.OutcomeID,
-		MaxRecords: s.Block, FlushAge: s.FlushAge, Logger: log,
+		MaxRecords: s.Block, MaxBytes: s.BlockBytes, FlushAge: s.FlushAge, Logger: log,
 	})
 	if err != nil {
 		return err
+	}
+	if s.Profile != "" {
+		file, err := os.Create(s.Profile)
+		if err != nil {
+			return fmt.Errorf("write profile: %w", err)
+		}
+		defer file.Close()
+		if err := pprof.StartCPUProfile(file); err != nil {
+			return fmt.Errorf("write profile: %w", err)
+		}
+		defer pprof.StopCPUProfile()
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return loader.Run(ctx) })

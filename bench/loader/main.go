@@ -52,9 +52,11 @@ type options struct {
 	rate                        int
 	duplicates                  []float64
 	seed                        uint64
-	block, peerBlock            int
+	block, blockBytes           int
+	peerBlock                   int
 	flushAge                    time.Duration
 	dir, out, results           string
+	profile                     string
 	commit                      string // that is measured
 }
 
@@ -72,11 +74,13 @@ func measure(ctx context.Context, args []string) error {
 	fs.IntVar(&o.events, "events", 2_100_000, "records of a log")
 	fs.IntVar(&o.long, "long", 10_000_000, "records of the logs of lasting and replay")
 	fs.IntVar(&o.repeats, "repeats", 3, "runs of each contestant")
-	fs.IntVar(&o.peerRepeats, "peer-repeats", 0, "runs of each peer; 0: as ours")
+	fs.IntVar(&o.peerRepeats, "peer-repeats", 0, "runs of each peer; 0: as ours; -1: none")
 	fs.IntVar(&o.rate, "rate", 20_000, "events/s of latency")
 	fs.IntVar(&o.latencyEvents, "latency-events", 1_200_000, "events of latency")
 	fs.Uint64Var(&o.seed, "seed", 1, "seed of the events")
 	fs.IntVar(&o.block, "block", 0, "records of our blocks at most; 0: the loader's default")
+	fs.IntVar(&o.blockBytes, "block-bytes", 0, "bytes of our blocks, about; 0: the loader's default")
+	fs.StringVar(&o.profile, "profile", "", "file for a CPU profile of our loader, of its last run")
 	fs.IntVar(&o.peerBlock, "peer-block", 200_000, "rows of a peer's block on our table and settings")
 	fs.DurationVar(&o.flushAge, "flush-age", 0, "flush age of our loader; 0: its default; latency has its own")
 	fs.StringVar(&o.dir, "dir", "", "folder for data, some GB; empty: the system's for temporary files")

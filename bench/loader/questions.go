@@ -70,7 +70,7 @@ func (l *lab) spec(kind string, d *dataset) spec {
 
 func (l *lab) oursSpec(o *options, d *dataset) spec {
 	s := l.spec(kindOurs, d)
-	s.Block, s.FlushAge = o.block, o.flushAge
+	s.Block, s.BlockBytes, s.FlushAge, s.Profile = o.block, o.blockBytes, o.flushAge, o.profile
 	return s
 }
 

@@ -20,16 +20,18 @@ type broker struct {
 	group     string
 	transport *kafka.Transport
 	client    *kafka.Client
-	writer    *kafka.Writer
+	letters   *kafka.Writer // whose topics allow larger messages than others do
+	outcomes  *kafka.Writer
 }
 
 func newBroker(c wkafka.Cluster, group string, letterBytes int) *broker {
 	t := c.Transport()
-	return &broker{cluster: c, group: group, transport: t, client: c.Client(t), writer: c.Writer(t, letterBytes+letterBytes/2)}
+	return &broker{cluster: c, group: group, transport: t, client: c.Client(t), letters: c.Writer(t, letterBytes+letterBytes/2), outcomes: c.Writer(t, outcomesBatch)}
 }
 
 func (b *broker) close() {
-	_ = b.writer.Close()
+	_ = b.letters.Close()
+	_ = b.outcomes.Close()
 	b.transport.CloseIdleConnections()
 }
 
@@ -182,13 +184,19 @@ func (r *reader) bounds(ctx context.Context) (wkafka.Bounds, error) {
 	return wkafka.PartitionBounds(ctx, r.b.client, r.p.topic, r.p.partition)
 }
 
-// produce publishes messages and returns when all are acknowledged.
-func (b *broker) produce(ctx context.Context, msgs []kafka.Message) error {
+// outcomesBatch bounds the bytes of a batch of outcomes: topics take about a megabyte where nobody set more.
+const outcomesBatch = 900 << 10
+
+// publish writes messages and returns when all are acknowledged.
+func publish(ctx context.Context, w *kafka.Writer, msgs []kafka.Message) error {
 	if len(msgs) == 0 {
 		return nil
 	}
-	if err := b.writer.WriteMessages(ctx, msgs...); err != nil {
-		return fmt.Errorf("publish %d letters and outcomes: %w", len(msgs), err)
+	err := w.WriteMessages(ctx, msgs...)
+	var each kafka.WriteErrors
+	if errors.As(err, &each) { // one of a kind says enough
+		err = each[slices.IndexFunc(each, func(err error) bool { return err != nil })]
+		return fmt.Errorf("%d of %d messages: %w", each.Count(), len(msgs), err)
 	}
-	return nil
+	return err
 }

@@ -86,8 +86,11 @@ func holdsCF(m *wkafka.Record) bool {
 	return false
 }
 
-// outcomesPerMessage bounds an OutcomesReported message.
-const outcomesPerMessage = 5000
+// An OutcomesReported message has so many outcomes at most, and so many bytes, about.
+const (
+	outcomesPerMessage = 5000
+	outcomesBytes      = 512 << 10
+)
 
 // outcomes are the messages that tell the sources of the block what became of their events. The same
 // stored block gives the same messages, byte for byte. They are encoded by hand (OutcomesReported, which
@@ -95,45 +98,55 @@ const outcomesPerMessage = 5000
 func outcomes(b *block, schemaID int) []kafka.Message {
 	type report struct {
 		source string
-		items  [][]byte // encoded outcomes, of outcomesPerMessage each
-		n      int      // in the last of items
-		counts []int
+		n      int // outcomes of the source
+		first  int // of them in order
 	}
 	index := map[string]int{}
 	var reports []report
-	last := -1
+	of := make([]int32, len(b.ends)) // the report of each
 	for i := range b.ends {
-		e := &b.ends[i]
-		source := e.source
+		source := b.ends[i].source
 		if source == "" {
 			source = "unknown"
 		}
-		if last < 0 || reports[last].source != source {
-			at, known := index[source]
-			if !known {
-				at = len(reports)
-				index[source] = at
-				reports = append(reports, report{source: source, n: outcomesPerMessage})
-			}
-			last = at
+		at := len(reports)
+		if i > 0 && reports[of[i-1]].source == source {
+			at = int(of[i-1])
+		} else if known, ok := index[source]; ok {
+			at = known
+		} else {
+			index[source] = at
+			reports = append(reports, report{source: source})
 		}
-		r := &reports[last]
-		if r.n == outcomesPerMessage {
-			r.items, r.counts, r.n = append(r.items, make([]byte, 0, 64*min(len(b.ends)-i, outcomesPerMessage))), append(r.counts, 0), 0
-		}
-		k := len(r.items) - 1
-		r.items[k] = appendOutcome(r.items[k], e, b.recs[i].Offset)
-		r.n++
-		r.counts[k] = r.n
+		of[i] = int32(at)
+		reports[at].n++
+	}
+	order := make([]int32, len(b.ends)) // by report, then by offset
+	next := make([]int, len(reports))
+	for r, first := 0, 0; r < len(reports); r++ {
+		reports[r].first, next[r] = first, first
+		first += reports[r].n
+	}
+	for i, r := range of {
+		order[next[r]] = int32(i)
+		next[r]++
 	}
 	slices.SortFunc(reports, func(x, y report) int { return strings.Compare(x.source, y.source) })
 	var out []kafka.Message
+	var items []byte
 	for _, r := range reports {
-		for k, items := range r.items {
+		for mine := order[r.first : r.first+r.n]; len(mine) > 0; {
+			items = items[:0]
+			n := 0
+			for ; n < min(len(mine), outcomesPerMessage) && len(items) < outcomesBytes; n++ {
+				i := mine[n]
+				items = appendOutcome(items, &b.ends[i], b.recs[i].Offset)
+			}
+			mine = mine[n:]
 			v := event.AppendFrame(make([]byte, 0, len(items)+len(r.source)+len(b.p.topic)+40), schemaID)
 			v = appendText(appendText(v, r.source), b.p.topic)
 			v = binary.AppendVarint(binary.AppendVarint(v, int64(b.p.partition)), b.at.UnixMilli())
-			v = append(binary.AppendVarint(v, int64(r.counts[k])), items...)
+			v = append(binary.AppendVarint(v, int64(n)), items...)
 			v = append(v, 0) // no more of the array
 			out = append(out, kafka.Message{
 				Topic: event.TopicOutcome, Key: []byte(r.source), Value: v,
@@ -181,15 +194,15 @@ func appendTexts(dst []byte, list []string) []byte {
 	return append(dst, 0)
 }
 
-// messages are all that a block has to tell: letters, then outcomes.
-func (b *block) messages(maxLetter, outcomeSchemaID int) []kafka.Message {
+// letters are the dead letters of a block.
+func (b *block) letters(maxLetter int) []kafka.Message {
 	var out []kafka.Message
 	for i := range b.ends {
 		if b.ends[i].end == record.Rejected {
 			out = append(out, letter(b, i, maxLetter))
 		}
 	}
-	return append(out, outcomes(b, outcomeSchemaID)...)
+	return out
 }
 
 // restore makes a block from its stored ends and its records, read again, as the owner that stored it

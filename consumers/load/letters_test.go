@@ -75,3 +75,28 @@ func TestOutcomesAreAvro(t *testing.T) {
 		}
 	}
 }
+
+// TestOutcomesOfALargeBlockArePublished has so many sources that their messages together are more than a topic
+// takes in one batch, unless it is told to.
+func TestOutcomesOfALargeBlockArePublished(t *testing.T) {
+	w := newWorld(t, 1)
+	br := newBroker(w.cluster, w.group, 2<<20)
+	defer br.close()
+	b := &block{p: position{event.ByName("ServiceRequested").Topic, 0}, at: time.UnixMilli(1_700_000_000_123).UTC()}
+	for i := range 60_000 {
+		id := [16]byte{byte(i >> 16), byte(i >> 8), byte(i)}
+		b.ends = append(b.ends, ended{end: record.Loaded, source: fmt.Sprintf("urn:welfare:org:%d", i%700), id: id, hasID: true})
+		b.recs = append(b.recs, wkafka.Record{Offset: int64(i)})
+	}
+	msgs := outcomes(b, 17)
+	size := 0
+	for i := range msgs {
+		size += len(msgs[i].Value)
+	}
+	if size < 2*outcomesBatch {
+		t.Fatalf("%d bytes are too few to show anything", size)
+	}
+	if err := publish(t.Context(), br.outcomes, msgs); err != nil {
+		t.Fatal(err)
+	}
+}

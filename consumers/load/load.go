@@ -43,9 +43,10 @@ type Options struct {
 	DSN             string // ClickHouse, native protocol
 	Schemas         record.SchemaSource
 	OutcomeSchemaID int           // registry id of OutcomesReported
-	MaxRecords      int           // records of a block at most; 50,000
-	MaxBytes        int           // bytes of keys, values and headers of a block, about; 8 MiB
-	FlushAge        time.Duration // a block waits for more records no longer than this; 500 ms
+	MaxRecords      int           // records of a block at most; 200,000
+	MaxBytes        int           // bytes of keys, values and headers of a block, about; 64 MiB
+	MaxInWork       int           // the same of all blocks in work: beyond it they stay small; 192 MiB
+	FlushAge        time.Duration // a block waits for more records no longer than this, and less where there is little to do; 500 ms
 	MaxValueBytes   int           // a larger value is rejected as P06; 1 MiB
 	DeadLetterBytes int           // a larger dead letter is cut; 2 MiB
 	SessionTimeout  time.Duration // of the consumer group; 10 s
@@ -70,8 +71,9 @@ func (o *Options) setDefaults() {
 	if o.Group == "" {
 		o.Group = "welfarehub-load"
 	}
-	def(&o.MaxRecords, 50_000)
-	def(&o.MaxBytes, 8<<20)
+	def(&o.MaxRecords, 200_000)
+	def(&o.MaxBytes, 64<<20)
+	def(&o.MaxInWork, 192<<20)
 	def(&o.MaxValueBytes, 1<<20)
 	def(&o.DeadLetterBytes, 2<<20)
 	defd(&o.FlushAge, 500*time.Millisecond)
@@ -95,6 +97,8 @@ type Loader struct {
 	member atomic.Bool // of a generation of the group
 
 	erasures erasures
+	rounds   rounds
+	budget   budget
 }
 
 // New prepares a loader; it does no I/O that could fail for an outage.

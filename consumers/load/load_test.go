@@ -269,7 +269,9 @@ func (w *world) dieAfter(typ *event.Type, step int, to int64) {
 		err = insertBlock(ctx, l.store, t, p, c, cols)
 	}
 	if err == nil && step >= 5 {
-		err = l.broker.produce(ctx, b.messages(1<<20, 17))
+		if err = publish(ctx, l.broker.letters, b.letters(1<<20)); err == nil {
+			err = publish(ctx, l.broker.outcomes, outcomes(b, 17))
+		}
 	}
 	if err != nil {
 		w.t.Fatal(err)

@@ -31,6 +31,7 @@ type worker struct {
 	conn     *connection // see protocol.connection
 	recs     []wkafka.Record
 	decided  *block
+	held     int     // bytes of recs, in the budget
 	wait     backoff // between inserts that failed
 }
 
@@ -44,6 +45,7 @@ func (w *worker) run(ctx context.Context) {
 	defer w.gathered()
 	defer w.leave()
 	defer w.release()
+	defer w.drop(r)
 	w.protocol = newProtocol()
 	for w.do != actStop {
 		if ctx.Err() != nil && w.do <= actFetch {
@@ -198,7 +200,9 @@ func (w *worker) insert(ctx context.Context) (failed bool, err error) {
 	start := time.Now()
 	err = w.conn.insert(ctx, w.topic.Type, w.position(), w.block, w.cols)
 	if err == nil {
-		w.l.opt.Metrics.Inserted(time.Since(start))
+		took := time.Since(start)
+		w.l.rounds.done(w.position(), time.Now(), took)
+		w.l.opt.Metrics.Inserted(took)
 		w.wait.reset()
 		return false, nil
 	}
@@ -231,8 +235,12 @@ func (w *worker) restore(ctx context.Context) (found bool, err error) {
 
 // tell publishes what a stored block has to tell.
 func (w *worker) tell(ctx context.Context) error {
-	msgs := w.decided.messages(w.l.opt.DeadLetterBytes, w.l.opt.OutcomeSchemaID)
-	return w.retry(ctx, "publish letters and outcomes", func() error { return w.l.broker.produce(ctx, msgs) })
+	letters, told := w.decided.letters(w.l.opt.DeadLetterBytes), outcomes(w.decided, w.l.opt.OutcomeSchemaID)
+	err := w.retry(ctx, "publish letters", func() error { return publish(ctx, w.l.broker.letters, letters) })
+	if err != nil {
+		return err
+	}
+	return w.retry(ctx, "publish outcomes", func() error { return publish(ctx, w.l.broker.outcomes, told) })
 }
 
 // awaitOthers waits until all partitions of the topic that this generation has here have learnt.
@@ -286,8 +294,9 @@ const poll = 500 * time.Millisecond
 // fetch collects the records of the next block (step 1): until there are enough, or until the first has
 // waited for FlushAge. It returns none when ctx ends. Outages of the broker are waited for.
 func (w *worker) fetch(ctx context.Context, r *reader, next int64) []wkafka.Record {
-	r.Release() // the last block's
+	w.drop(r) // the last block's
 	var (
+		age   time.Duration
 		recs  = w.recs[:0]
 		size  int
 		since time.Time
@@ -297,7 +306,7 @@ func (w *worker) fetch(ctx context.Context, r *reader, next int64) []wkafka.Reco
 	for at := next; ctx.Err() == nil && len(recs) < opt.MaxRecords && size < opt.MaxBytes; {
 		patience := poll
 		if len(recs) > 0 {
-			if patience = opt.FlushAge - time.Since(since); patience <= 0 {
+			if patience = age - time.Since(since); patience <= 0 || w.l.budget.exceeds(opt.MaxInWork) {
 				break
 			}
 		}
@@ -311,11 +320,13 @@ func (w *worker) fetch(ctx context.Context, r *reader, next int64) []wkafka.Reco
 			wait.reset()
 			if n == 0 {
 				since = time.Now()
+				age = w.l.rounds.age(w.position(), since, opt.FlushAge)
 			}
 			for i := range recs[n:] {
 				m := &recs[n+i]
 				size += len(m.Key) + len(m.Value) + len(m.HeaderBytes())
 			}
+			w.hold(size)
 		}
 		var lost *lostError
 		switch {
@@ -339,9 +350,21 @@ func (w *worker) fetch(ctx context.Context, r *reader, next int64) []wkafka.Reco
 	return recs
 }
 
+// hold says that the records of the block have so many bytes by now.
+func (w *worker) hold(size int) {
+	w.l.budget.held.Add(int64(size - w.held))
+	w.held = size
+}
+
+// drop gives up the records of the last block.
+func (w *worker) drop(r *reader) {
+	r.Release()
+	w.hold(0)
+}
+
 // fetchRange reads the records of a claimed block again.
 func (w *worker) fetchRange(ctx context.Context, r *reader, c claim) ([]wkafka.Record, error) {
-	r.Release()
+	w.drop(r)
 	var recs []wkafka.Record
 	at := c.from
 	err := w.retry(ctx, "read the claimed block again", func() error {
