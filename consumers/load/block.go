@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -80,6 +81,28 @@ type copyOf struct {
 	EventID     string `json:"event_id"`
 	OfPartition int    `json:"of_partition"`
 	OfOffset    int64  `json:"of_offset"`
+}
+
+// append is mustJSON into dst, without its cost where no character needs an escape: a replay is all duplicates.
+func (c *copyOf) append(dst []byte) []byte {
+	if !plainJSON(c.Source) || !plainJSON(c.EventID) {
+		return append(dst, mustJSON(c)...)
+	}
+	dst = append(append(dst, `{"source":"`...), c.Source...)
+	dst = append(append(dst, `","event_id":"`...), c.EventID...)
+	dst = strconv.AppendInt(append(dst, `","of_partition":`...), int64(c.OfPartition), 10)
+	dst = strconv.AppendInt(append(dst, `,"of_offset":`...), c.OfOffset, 10)
+	return append(dst, '}')
+}
+
+// plainJSON tells whether encoding/json writes s as it is.
+func plainJSON(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
+			return false
+		}
+	}
+	return true
 }
 
 // deferred is a record whose id may be known: its end waits for the exact look-up.
@@ -233,6 +256,7 @@ func (t *topic) resolve(ctx context.Context, b *block, waiting []deferred, first
 			first[id] = known{b.p.partition, int64(cols.Offset[row]), [32]byte(cols.ContentHash.Row(row)), t.Version}
 		}
 	}
+	var detail []byte
 	for i := range waiting {
 		d := &waiting[i]
 		e := &b.ends[d.at]
@@ -255,10 +279,8 @@ func (t *topic) resolve(ctx context.Context, b *block, waiting []deferred, first
 			first[d.id] = known{b.p.partition, b.recs[d.at].Offset, d.content, t.Version}
 		case same:
 			e.end = record.Duplicate
-			cols.AppendRow(&record.Meta{
-				Offset: b.recs[d.at].Offset, End: record.Duplicate, SchemaID: int(e.schemaID),
-				Detail: mustJSON(copyOf{e.source, e.text(), k.partition, k.offset}),
-			}, nil)
+			detail = (&copyOf{e.source, e.text(), k.partition, k.offset}).append(detail[:0])
+			cols.AppendRow(&record.Meta{Offset: b.recs[d.at].Offset, End: record.Duplicate, SchemaID: int(e.schemaID), Detail: detail}, nil)
 		default:
 			e.end, e.flags = record.Rejected, 0
 			e.why = &record.Rejection{
