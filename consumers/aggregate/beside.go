@@ -9,6 +9,7 @@ import (
 	"github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 
+	wclickhouse "github.com/welfarehub/welfarehub/pkg/clickhouse"
 	"github.com/welfarehub/welfarehub/pkg/fault"
 )
 
@@ -203,15 +204,36 @@ func (a *Aggregator) insertDifference(ctx context.Context, books, next *books, s
 // codeAborted is the engine's code of an insert whose table was dropped meanwhile.
 const codeAborted = 236
 
-// prepare begins an insert that is one part, known by its token.
+// prepare begins an insert that is one part, known by its token in this life of the engine: a token that was
+// taken without rows when the engine died would else be refused for ever, and with it all cycles. The insert
+// is of the same life, or fails: the epoch that was read before it began is read again when it has begun, and
+// its connection ends with the engine.
 func (a *Aggregator) prepare(ctx context.Context, table, token string) (driver.Batch, error) {
+	epoch, err := wclickhouse.Epoch(ctx, a.opts.DB)
+	if err != nil {
+		return nil, err
+	}
 	settings := a.settings()
-	settings["insert_deduplication_token"] = token
+	settings["insert_deduplication_token"] = fmt.Sprintf("%s/%x", token, epoch)
 	settings["insert_deduplicate"] = 1
 	settings["min_insert_block_size_rows"] = 1 << 40
 	settings["min_insert_block_size_bytes"] = 0
 	settings["max_insert_threads"] = 1
 	settings["optimize_on_insert"] = 0
 	settings["async_insert"] = 0
-	return a.opts.DB.PrepareBatch(clickhouse.Context(ctx, clickhouse.WithSettings(settings)), insertContrib(table))
+	out, err := a.opts.DB.PrepareBatch(clickhouse.Context(ctx, clickhouse.WithSettings(settings)), insertContrib(table))
+	if err != nil {
+		return nil, err
+	}
+	now, err := wclickhouse.Epoch(ctx, a.opts.DB)
+	if err == nil && now != epoch {
+		err = errEngineStarted
+	}
+	if err != nil {
+		return nil, errors.Join(err, out.Abort())
+	}
+	return out, nil
 }
+
+// errEngineStarted says that an insert was begun in one life of the engine with the token of another.
+var errEngineStarted = errors.New("the engine was started again")

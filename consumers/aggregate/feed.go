@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/ClickHouse/clickhouse-go/v2"
+
+	wclickhouse "github.com/welfarehub/welfarehub/pkg/clickhouse"
 )
 
 // feed makes facts of the rows of the batch's blocks, those of all events in one insert, and of revocations
@@ -35,8 +37,15 @@ func (a *Aggregator) feed(ctx context.Context, batch *batch, token string) error
 	return a.feedOnce(ctx, "facts/"+token, fmt.Sprintf("INSERT INTO store.facts (%s) %s", factNames(), strings.Join(selects, "\nUNION ALL\n")))
 }
 
-// feedOnce runs an INSERT SELECT as one block with a token, which the views on its table know too.
+// feedOnce runs an INSERT SELECT as one block with a token, which the views on its table know too. The token is
+// of one life of the engine: one that was taken without rows, or by a table and not by its views, is
+// forgotten with it, and the cycle makes all of its facts again.
 func (a *Aggregator) feedOnce(ctx context.Context, token, query string) error {
+	epoch, err := wclickhouse.Epoch(ctx, a.opts.DB)
+	if err != nil {
+		return err
+	}
+	token = fmt.Sprintf("%s/%x", token, epoch)
 	settings := a.settings()
 	for name, value := range map[string]any{
 		"async_insert": 0, "insert_deduplicate": 1, "insert_deduplication_token": token, "deduplicate_blocks_in_dependent_materialized_views": 1,

@@ -79,8 +79,14 @@ func newHub(t testing.TB) *hub {
 		}
 		t.Skip(shared.err)
 	}
+	return newHubOn(t, shared.engine)
+}
+
+// newHubOn returns an empty hub on an engine.
+func newHubOn(t testing.TB, e *engine.Engine) *hub {
+	t.Helper()
 	ctx := context.Background()
-	dsn := shared.engine.DSN()
+	dsn := e.DSN()
 	if err := clickhouse.MigrateDown(ctx, dsn, 0, zap.NewNop()); err != nil {
 		t.Fatal(err)
 	}

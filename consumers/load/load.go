@@ -8,7 +8,7 @@
 //	1 fetch       records from the position on, up to a size and an age
 //	2 decide      decode, validate, find duplicates: one end for each record
 //	3 claim       commit the group offset from, with a mark; the broker refuses a former owner
-//	4 insert      one native block, one row per record, token topic/partition/from; then whose is it?
+//	4 insert      one native block, one row per record, token topic/partition/from/epoch; then whose is it?
 //	5 tell        letters to <topic>.dlq, outcomes to welfare.outcome
 //	6 settle      commit the group offset to
 //

@@ -315,8 +315,10 @@ func TestLoadTakesALateInsertOfAClaimedBlockForDone(t *testing.T) {
 	if got, want := w.books(typ.Topic), (Counts{2, 2, 0, 0}); got != want {
 		t.Errorf("%+v, want %+v", got, want)
 	}
-	if mine, err := zombie.store.owns(t.Context(), r.p, claim{0, 2}, zombie.owner, late.at); err != nil || mine {
-		t.Errorf("the zombie takes the block for its own: %v, %v", mine, err)
+	for _, doubted := range []bool{false, true} {
+		if whose, err := zombie.store.owns(t.Context(), typ, r.p, claim{0, 2}, zombie.owner, late.at, doubted); err != nil || whose != another {
+			t.Errorf("the zombie takes the block for its own: %v, %v", whose, err)
+		}
 	}
 }
 

@@ -62,7 +62,12 @@ func (s *testSchemas) setDown(down bool) {
 
 func newWorld(t *testing.T, partitions int) *world {
 	t.Helper()
-	w := &world{t: t, cluster: wkafka.Cluster{Brokers: []string{testkit.KafkaServer(t).Addr}}, dsn: testkit.ClickHouse(t).DSN, group: "load-" + uuid.NewString()}
+	return newWorldOn(t, testkit.ClickHouse(t), partitions)
+}
+
+func newWorldOn(t *testing.T, server *testkit.Server, partitions int) *world {
+	t.Helper()
+	w := &world{t: t, cluster: wkafka.Cluster{Brokers: []string{testkit.KafkaServer(t).Addr}}, dsn: server.DSN, group: "load-" + uuid.NewString()}
 	ctx := t.Context()
 	if err := clickhouse.MigrateDown(ctx, w.dsn, 0, zap.NewNop()); err != nil {
 		t.Fatal(err)

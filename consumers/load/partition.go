@@ -33,6 +33,7 @@ type worker struct {
 	decided  *block
 	held     int     // bytes of recs, in the budget
 	wait     backoff // between inserts that failed
+	sent     uint64  // life of the engine that the last insert was sent to
 }
 
 // run works the partition until its generation ends (ctx), then lets the block in work end.
@@ -66,6 +67,11 @@ func (w *worker) run(ctx context.Context) {
 		w.advance(res)
 		if !w.alone() {
 			w.leave()
+		}
+		if res.lost {
+			w.gathered()
+			w.release()
+			<-ctx.Done() // were it to end, so would the whole generation
 		}
 	}
 }
@@ -126,7 +132,12 @@ func (w *worker) perform(ctx, hard context.Context, r *reader) (res result, err 
 			return err
 		})
 	case actHeal:
-		err = w.retry(ctx, "complete the block's views", func() error { return st.heal(ctx, w.topic.Type, p, w.block) })
+		err = w.retry(ctx, "complete the block's views", func() error {
+			found, err := st.heal(ctx, w.topic.Type, p, w.block)
+			res.lost = !found
+			return err
+		})
+		res.lost = w.lost(err == nil && res.lost)
 	case actStart:
 		err = w.retry(ctx, "find the start of the log", func() (err error) {
 			log, err := r.bounds(ctx)
@@ -173,12 +184,17 @@ func (w *worker) perform(ctx, hard context.Context, r *reader) (res result, err 
 		err = w.retry(hard, "claim", func() error { return br.claim(hard, w.gen, p, w.block) })
 	case actInsert:
 		res.failed, err = w.insert(hard)
+	case actAgain:
+		res.alive = w.conn.epoch == w.sent
 	case actVerify:
 		err = w.retry(hard, "read whose block is stored", func() error {
-			mine, err := st.owns(hard, p, w.block, w.l.owner, w.decided.at)
-			res.failed = !mine
+			whose, err := st.owns(hard, w.topic.Type, p, w.block, w.l.owner, w.decided.at, w.doubted())
+			res.failed, res.lost = whose == another, whose == nobody
 			return err
 		})
+		if res.lost = w.lost(err == nil && res.lost); res.lost {
+			return res, nil
+		}
 		if res.failed {
 			w.log.Warn("another loader stored the block", zap.Int64("from", w.block.from))
 		} else if err == nil {
@@ -198,6 +214,7 @@ func (w *worker) perform(ctx, hard context.Context, r *reader) (res result, err 
 // insert sends the block once. A failure says nothing of what became of it.
 func (w *worker) insert(ctx context.Context) (failed bool, err error) {
 	start := time.Now()
+	w.sent = w.conn.epoch
 	err = w.conn.insert(ctx, w.topic.Type, w.position(), w.block, w.cols)
 	if err == nil {
 		took := time.Since(start)
@@ -213,6 +230,16 @@ func (w *worker) insert(ctx context.Context) (failed bool, err error) {
 	w.log.Warn("insert failed, trying again", zap.Error(err))
 	w.wait.sleep(ctx)
 	return true, nil
+}
+
+// lost reports that no row of the block is stored, though its insert was acknowledged.
+func (w *worker) lost(is bool) bool {
+	if is {
+		w.l.opt.Metrics.WithoutRows(w.topic.Topic)
+		w.log.Error("ClickHouse took a block for stored and has no row of it: the partition stands still until the rows are restored (replay) and the loader is started again",
+			zap.Int64("from", w.block.from), zap.Int64("to", w.block.to))
+	}
+	return is
 }
 
 // restore makes the ends of a block out of its stored rows. It finds none where all are erased: they were

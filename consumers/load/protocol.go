@@ -10,18 +10,22 @@ package load
 // counts and the others are dropped whole. So blocks form a chain, and an owner needs only to find out
 // whether the link is its own.
 //
-// One thing the token does not do: where the engine died between a block and its views, the next insert with
-// that token fills the views, whosever it is. So nobody but the owner may send one then. A former owner
-// cannot: it sends over a connection that it had before its claim, which the engine's death has ended, and
-// its next claim is refused. And an owner sends its first block over the connection by which it found no
-// such block (connection).
+// An engine that dies while it stores a block leaves it half stored: in the table and not in its views, or
+// with tokens that are taken and rows that are not there. So a token holds for one life of the engine, the
+// epoch of the connection that it is sent over. An insert that failed is sent again in the same life only: there
+// it may still be done, and its token sees to it that it is done once. In a later life it can be done no more,
+// so the owner takes over anew: it looks for the block, completes it if it is there (actHeal), and stores
+// another if not. Nobody stores one behind its back: a former owner sends over a connection that it had before
+// its claim, which is of this life, and has the same token, or has ended; and an owner sends its first block
+// over the connection that it had before it looked (connection).
 type protocol struct {
-	do     action
-	next   int64 // the ledger's end, as far as is known here; -1 while the ledger has nothing
-	block  claim // the block in work
-	tail   bool  // block is the last one of an earlier owner, to be ended
-	begun  bool  // a block of this owner is stored
-	unsure bool  // a block is stored here, whole or half, whose ids the filter may lack
+	do      action
+	next    int64 // the ledger's end, as far as is known here; -1 while the ledger has nothing
+	block   claim // the block in work
+	tail    bool  // block is the last one of an earlier owner, to be ended
+	begun   bool  // a block of this owner is stored
+	unsure  bool  // a block is stored here, whole or half, whose ids the filter may lack
+	retried bool  // an insert of the block in work failed, so it may be half stored
 }
 
 // action is what a worker has to do next. The numbers are those of the package's documentation.
@@ -41,10 +45,11 @@ const (
 	actResolve                    // 2 give the others theirs, by what is stored
 	actClaim                      // 3 commit the group offset with the mark of a block in work
 	actInsert                     // 4 store the block
+	actAgain                      // 4 find out whether the engine lives that the insert failed in
 	actVerify                     // 4 find out whose block is stored
 	actTell                       // 5 publish letters and outcomes
 	actSettle                     // 6 commit the group offset after the block
-	actStop                       // another owner has the partition
+	actStop                       // another owner has the partition, or it must be repaired
 )
 
 // result is what came of an action. Which fields count depends on the action.
@@ -55,6 +60,8 @@ type result struct {
 	found   bool  // actRestore: there are rows to tell of
 	refused bool  // actClaim, actSettle: the broker knows a newer generation
 	failed  bool  // actInsert: it is not known whether the block is stored; actVerify: another's block is
+	alive   bool  // actAgain: it does
+	lost    bool  // actHeal, actVerify: no rows are stored, though the views may count the block
 }
 
 func newProtocol() protocol { return protocol{do: actPosition, next: -1} }
@@ -80,7 +87,14 @@ func (p *protocol) advance(r result) {
 			p.do = actLearn
 		}
 	case actHeal:
-		p.do = actLearn
+		switch {
+		case r.lost:
+			p.do = actStop
+		case p.tail:
+			p.do = actLearn
+		default:
+			p.retried, p.do = false, actTell
+		}
 	case actStart:
 		p.next, p.do = r.offset, actLearn
 	case actLearn:
@@ -112,18 +126,26 @@ func (p *protocol) advance(r result) {
 			p.do = actInsert
 		}
 	case actInsert:
-		switch {
-		case !r.failed:
+		if r.failed {
+			p.retried, p.do = true, actAgain
+		} else {
 			p.do = actVerify
-		case p.begun:
+		}
+	case actAgain:
+		if r.alive {
 			p.do = actClaim
-		default:
+		} else {
 			p.takeOverAgain()
 		}
 	case actVerify:
-		if r.failed {
+		switch {
+		case r.lost:
+			p.do = actStop
+		case r.failed:
 			p.takeOverAgain() // the chain went on elsewhere
-		} else {
+		case p.retried:
+			p.begun, p.do = true, actHeal
+		default:
 			p.begun, p.do = true, actTell
 		}
 	case actTell:
@@ -148,11 +170,20 @@ func (p *protocol) takeOverAgain() {
 // former owner may have a block half stored there until a block of this owner is stored.
 func (p *protocol) clean() bool { return p.begun }
 
+// doubted tells whether an insert that failed may have taken the token of the block in work before: its own, or,
+// of an owner's first block, a former owner's. Then one that was acknowledged may have stored no rows, so
+// actVerify looks for them; else the ledger says whose block it is.
+func (p *protocol) doubted() bool { return !p.begun || p.retried }
+
 // connection tells whether the worker must take a new connection to the store for the action; it keeps the
 // one that it has for all the others, and an insert over one that is gone fails.
-func (p *protocol) connection() bool { return p.do == actPosition || p.do == actClaim && p.begun }
+func (p *protocol) connection() bool {
+	return p.do == actPosition || p.do == actAgain || p.do == actClaim && p.begun && !p.retried
+}
 
 // alone tells whether no other partition of the topic may look ids up or insert in this process while the
 // worker does the action: from its own look-up until its block is known to be stored whole, so that the next
 // finds its ids. Blocks go in the order in which their ids went into the filter.
-func (p *protocol) alone() bool { return p.unsure || p.do >= actResolve && p.do <= actVerify }
+func (p *protocol) alone() bool {
+	return p.unsure || p.retried || p.do >= actResolve && p.do <= actVerify
+}

@@ -43,61 +43,10 @@ func TestProtocolUnderFaults(t *testing.T) {
 			}
 		}
 	}
-	for _, fault := range []string{"crash", "lost reply", "late insert", "late insert done", "engine dies after 0", "engine dies after 1", "engine dies after 2", "sleep", "wake", "rebalance", "offset moved"} {
-		if faults[fault] < *schedules/50 {
+	for _, fault := range []string{"crash", "lost reply", "late insert", "late insert done", "engine dies after 0", "engine dies after 1", "engine dies after 2", "engine dies after 3", "engine dies after 5", "engine throws after 3", "engine throws after 1", "engine dies in a heal after 1", "sleep", "wake", "rebalance", "offset moved"} {
+		if faults[fault] < *schedules/200 {
 			t.Errorf("%d schedules met %q %d times only", *schedules, fault, faults[fault])
 		}
-	}
-}
-
-// mutants are ways to get the protocol wrong, with a schedule that shows it, for the rare ones.
-var mutants = []struct {
-	name  string
-	first uint64
-}{
-	{name: positionFromTheGroup},
-	{name: "token with the end too"},
-	{name: "token of each attempt"},
-	{name: "not verified"},
-	{name: "not healed"},
-	{name: "healed ids not learned"},
-	{name: "topic not gathered"},
-	{name: "topic not alone"},
-	{name: "turns in any order"},
-	{name: "filter not rebuilt"},
-	{name: "settled without a mark"},
-	{name: "always clean", first: 357705},
-	{name: "tail by the ledger only"},
-	{name: "told before the insert"},
-	{name: "settled before it is told"},
-	{name: "refusals not heard"},
-	{name: "insert again without a claim"},
-	{name: "decided again after a failed insert"},
-	{name: "connection after the claim", first: 20623},
-	{name: "first insert over any connection", first: 41610},
-}
-
-const positionFromTheGroup = "position from the group, settled before the insert"
-
-// TestProtocolMutantsAreCaught shows that the schedules find faults: each of the mutants.
-func TestProtocolMutantsAreCaught(t *testing.T) {
-	const limit = 400_000
-	for _, m := range mutants {
-		t.Run(m.name, func(t *testing.T) {
-			if m.first > 0 {
-				if _, err := runSchedule(m.first, m.name); err != nil {
-					t.Logf("schedule %d: %v", m.first, err)
-					return
-				}
-			}
-			for seed := uint64(1); seed <= limit; seed++ {
-				if _, err := runSchedule(seed, m.name); err != nil {
-					t.Logf("schedule %d: %v", seed, err)
-					return
-				}
-			}
-			t.Errorf("%d schedules did not find it", limit)
-		})
 	}
 }
 
@@ -189,46 +138,47 @@ func (w *simWorld) fault() {
 		w.committed[p] = simCommit{offset: int64(w.rng.IntN(len(w.log[p])+2)) - 1}
 		w.say("partition %d: offset %d: FAULT offset moved", p, w.committed[p].offset)
 	case 4:
+		if w.burnt {
+			return
+		}
 		w.say("FAULT engine dies after 0")
-		w.store.die()
+		w.store.die(w.rng, w.now)
 	default:
 		w.faults++
 		w.late()
 	}
 }
 
-func (s *simStore) die() {
-	s.epoch++
-	s.inflight = nil
-}
-
-// late does an insert that somebody gave up.
+// late goes on with an insert that somebody gave up.
 func (w *simWorld) late() {
 	if len(w.store.inflight) == 0 {
 		return
 	}
 	i := w.rng.IntN(len(w.store.inflight))
 	in := w.store.inflight[i]
-	w.store.inflight = slices.Delete(w.store.inflight, i, i+1)
-	if in.epoch != w.store.epoch && w.mutant != "connection after the claim" {
-		return
+	w.say("block %s of %d: late, %s", in.block, in.block.owner, in.to[0])
+	w.store.finish(in, w.now)
+	w.store.step(in, whole, w.now)
+	if len(in.to) == 0 {
+		w.say("block %s of %d: FAULT late insert done", in.block, in.block.owner)
+		w.store.inflight = slices.DeleteFunc(w.store.inflight, func(o *simInsert) bool { return o == in })
 	}
-	w.say("block %s of %d: FAULT late insert done", in.block, in.block.owner)
-	w.store.insert(in.block, w.token(in.block), w.rng.IntN(2) == 0, 3, w.now)
 }
 
 func (b *simBlock) String() string { return fmt.Sprintf("%d/%d-%d", b.partition, b.from, b.to) }
 
-// token is the name of a block: its partition and its beginning.
+// token is the name of a block: its partition, its beginning, and the life of the engine.
 func (w *simWorld) token(b *simBlock) string {
 	switch w.mutant {
 	case "token with the end too":
-		return b.String()
+		return fmt.Sprintf("%s/%d", b, b.epoch)
 	case "token of each attempt":
 		w.serials++
 		return strconv.Itoa(w.serials)
+	case "token without the epoch", withoutEpochs:
+		return fmt.Sprintf("%d/%d", b.partition, b.from)
 	}
-	return fmt.Sprintf("%d/%d", b.partition, b.from)
+	return fmt.Sprintf("%d/%d/%d", b.partition, b.from, b.epoch)
 }
 
 // step lets one worker do its action, with a fault in it where faulty allows it. It is false where none can.
@@ -246,10 +196,20 @@ func (w *simWorld) step(faulty bool) bool {
 	}
 	k := ready[w.rng.IntN(len(ready))]
 	mode := ok
-	if faulty && w.rng.IntN(6) == 0 {
+	oneIn := 6
+	if k.do == actInsert || k.do == actHeal {
+		oneIn = 3
+	}
+	if faulty && w.rng.IntN(oneIn) == 0 {
 		mode = lostReply
-		if k.do == actInsert {
-			mode = []int{lostReply, lateInsert, engineDies}[w.rng.IntN(3)]
+		switch k.do {
+		case actInsert:
+			mode = []int{lostReply, lateInsert, engineDies, engineThrows}[w.rng.IntN(4)]
+		case actHeal:
+			mode = []int{lostReply, engineDies, engineThrows}[w.rng.IntN(3)]
+		}
+		if mode == engineDies && w.burnt || mode == engineThrows && !w.lonely(k) {
+			mode = lostReply
 		}
 	}
 	w.perform(k, mode)
@@ -258,18 +218,22 @@ func (w *simWorld) step(faulty bool) bool {
 
 // How an action goes.
 const (
-	ok         = iota
-	lostReply  // done, but its worker does not learn of it and does it again
-	lateInsert // given up, and perhaps done later
-	engineDies // in the middle
+	ok           = iota
+	lostReply    // done, but its worker does not learn of it and does it again
+	lateInsert   // given up, and perhaps done later
+	engineDies   // in the middle
+	engineThrows // in the middle, and lives on
 )
 
 // perform does a worker's action.
 func (w *simWorld) perform(k *simWorker, mode int) {
 	var r result
 	do, p, s := k.do, k.partition, &w.store
-	if k.connection() || w.mutant == "first insert over any connection" && do == actClaim {
+	if k.connection() || w.mutant == "first insert over any connection" && do == actClaim || w.mutant == "connection after the claim" && do == actInsert {
 		k.epoch = s.epoch
+	}
+	if do == actPosition {
+		k.began = s.epoch
 	}
 	switch do {
 	case actPosition:
@@ -281,7 +245,7 @@ func (w *simWorld) perform(k *simWorker, mode int) {
 			r.offset, r.settled = c.offset, true
 		}
 		if r.settled {
-			k.looked = w.now
+			w.look(k)
 		}
 	case actTail:
 		end, last := s.end(p)
@@ -295,10 +259,15 @@ func (w *simWorld) perform(k *simWorker, mode int) {
 		if last != nil {
 			r.block = last.claim
 		}
-		k.looked = w.now
+		w.look(k)
 	case actHeal:
-		if b := s.at(p, k.protocol.block.from); b != nil && w.mutant != "not healed" {
-			s.insert(b, w.token(b), w.rng.IntN(2) == 0, 3, w.now)
+		b := s.at(p, k.protocol.block.from)
+		if b == nil {
+			r.lost = w.mutant != "lost blocks passed over" && w.mutant != withoutEpochs
+			break
+		}
+		if w.mutant != "not healed" && !w.heal(k, b, mode) {
+			return
 		}
 	case actStart:
 		r.offset = w.start[p]
@@ -313,7 +282,7 @@ func (w *simWorld) perform(k *simWorker, mode int) {
 				}
 			}
 		}
-		k.learned = w.now
+		k.learned, k.looked = w.now, k.looking
 	case actRefetch:
 	case actRestore:
 		k.block = s.at(p, k.protocol.block.from)
@@ -341,9 +310,18 @@ func (w *simWorld) perform(k *simWorker, mode int) {
 	case actInsert:
 		r.failed = w.insert(k, mode)
 		mode = ok // its faults are in its result
+	case actAgain:
+		r.alive = k.block.epoch == k.epoch || w.mutant == "claimed again after a failed insert" || w.mutant == withoutEpochs && k.begun
+		if w.mutant == "taken over after each failed insert" {
+			r.alive = false
+		}
 	case actVerify:
-		b := s.at(p, k.block.from)
-		r.failed = (b == nil || b.serial != k.block.serial) && w.mutant != "not verified"
+		b := s.booked(p, k.block.from)
+		if k.doubted() && w.mutant != "ledger believed" && w.mutant != withoutEpochs {
+			b = s.at(p, k.block.from)
+			r.lost = b == nil
+		}
+		r.failed = b != nil && b.serial != k.block.serial && w.mutant != "not verified"
 	case actTell:
 		if w.mutant == "settled before it is told" {
 			w.commit(k, simCommit{k.protocol.block.to, "settled"})
@@ -361,6 +339,9 @@ func (w *simWorld) perform(k *simWorker, mode int) {
 		}
 	}
 	w.say("process %d: partition %d generation %d: %s %+v", k.in.owner, p, k.gen, do, r)
+	if r.lost {
+		w.stopped[p] = k.gen
+	}
 	if mode == lostReply {
 		w.say("FAULT lost reply")
 		return
@@ -368,6 +349,9 @@ func (w *simWorld) perform(k *simWorker, mode int) {
 	k.advance(r)
 	if w.mutant == "insert again without a claim" && do == actInsert && r.failed {
 		k.do, k.epoch = actInsert, s.epoch
+	}
+	if w.mutant == "retried and not healed" && do == actVerify && k.do == actHeal {
+		k.do, k.retried = actTell, false
 	}
 	if w.mutant == "decided again after a failed insert" && do == actInsert && r.failed {
 		k.do = actDecide
@@ -377,37 +361,138 @@ func (w *simWorld) perform(k *simWorker, mode int) {
 	}
 }
 
+// look is the moment up to which a worker must know what others stored, as soon as its filter has it. The topic
+// gathers until that is so for the first time.
+func (w *simWorld) look(k *simWorker) {
+	k.looking = w.now
+	if k.learned == 0 {
+		k.looked = w.now
+	}
+}
+
 // insert sends a block over the connection that was made before the claim.
 func (w *simWorld) insert(k *simWorker, mode int) (failed bool) {
-	s, idsFirst := &w.store, w.rng.IntN(2) == 0
-	if k.epoch != s.epoch && w.mutant != "connection after the claim" {
+	s := &w.store
+	k.block.epoch = k.epoch
+	if w.mutant == "epoch of the takeover" {
+		k.block.epoch = k.began
+	}
+	if k.epoch != s.epoch {
 		return true
 	}
 	copied := *k.block
+	in := newInsert(&copied, w.token(&copied), w.rng.IntN(2) == 0)
 	switch mode {
 	case lateInsert:
 		w.say("FAULT late insert")
-		s.inflight = append(s.inflight, simInsert{&copied, s.epoch})
+		s.inflight = append(s.inflight, in)
 		return true
 	case engineDies:
-		n := w.rng.IntN(3)
+		n := w.rng.IntN(6)
 		w.say("FAULT engine dies after %d", n)
-		s.insert(&copied, w.token(&copied), idsFirst, n, w.now)
-		s.die()
+		s.insert(in, n, s.half(), w.now)
+		s.inflight = nil
+		s.die(w.rng, w.now)
+		return true
+	case engineThrows:
+		n := []int{3, 5}[w.rng.IntN(2)]
+		if w.throws && !s.rowsFirst {
+			n, w.burnt = 1, true
+		}
+		if s.rowsFirst {
+			n--
+		}
+		w.say("FAULT engine throws after %d", n)
+		s.insert(in, n, tokenOnly, w.now)
 		return true
 	case lostReply:
 		w.say("FAULT lost reply")
-		s.insert(&copied, w.token(&copied), idsFirst, 3, w.now)
-		return true
 	}
-	s.insert(&copied, w.token(&copied), idsFirst, 3, w.now)
+	s.insert(in, 6, whole, w.now)
+	return mode == lostReply
+}
+
+// heal does the next step of completing the views of a stored block, and tells whether it was the last.
+func (w *simWorld) heal(k *simWorker, b *simBlock, mode int) (done bool) {
+	s, h := &w.store, k.heal
+	if h == nil {
+		h = &simHeal{epoch: s.epoch}
+		k.heal = h
+	}
+	if h.epoch != s.epoch && w.mutant != "healed over any connection" {
+		w.say("process %d: partition %d: heal: connection lost", k.in.owner, k.partition)
+		k.heal = nil
+		return false
+	}
+	without := w.mutant == "healed without a look" || w.mutant == withoutEpochs
+	if len(h.lacking) == 0 {
+		h.lacking = s.lacks(b)
+		w.say("process %d: partition %d: heal: %v lack block %s", k.in.owner, k.partition, h.lacking, b)
+		if len(h.lacking) == 0 || without && h.n > 0 {
+			k.heal = nil
+			return true
+		}
+		return false
+	}
+	byToken := h.n == 0 && (b.epoch == h.epoch || without || w.mutant == "old blocks healed by their token") && w.mutant != "healed without the token"
+	in := newInsert(b, w.token(b), w.rng.IntN(2) == 0)
+	if w.mutant == "healed by a token of now" && h.n == 0 {
+		now := *b
+		now.epoch, byToken = h.epoch, true
+		in = newInsert(&now, w.token(&now), true)
+	}
+	if !byToken {
+		n := max(h.n, 1)
+		if w.mutant == "healed by one token" {
+			n = 1
+		}
+		in = &simInsert{b, fmt.Sprintf("%s/heal/%d", w.token(b), n), h.lacking}
+	}
+	h.n, h.lacking = max(h.n, 1)+1, nil
+	if byToken {
+		h.n = 1
+	}
+	half := w.rng.IntN(2 * len(in.to))
+	switch mode {
+	case engineDies:
+		w.say("FAULT engine dies in a heal after %d", half)
+		w.fill(in, half, s.half(), byToken)
+		s.inflight = nil
+		s.die(w.rng, w.now)
+	case engineThrows:
+		if s.rowsFirst || half == 1 && byToken {
+			half &^= 1
+		}
+		w.say("FAULT engine throws in a heal after %d", half)
+		w.fill(in, half, tokenOnly, byToken)
+		k.heal = nil
+	default:
+		w.say("process %d: partition %d: heal: %s", k.in.owner, k.partition, in.token)
+		w.fill(in, 2*len(in.to), whole, byToken)
+	}
 	return false
+}
+
+// fill is simStore.insert, for a block of which the views lack all or nothing each.
+func (w *simWorld) fill(in *simInsert, n int, how simStep, byToken bool) {
+	s := &w.store
+	for ; n > 0; n -= 2 {
+		step := whole
+		if n == 1 {
+			step = how
+		}
+		if to := in.to[0]; !byToken && !slices.Contains(s.lacks(in.block), to) {
+			in.to = in.to[1:] // no rows are left to insert
+			continue
+		}
+		s.step(in, step, w.now)
+	}
 }
 
 // decide reads the records of the block, as topic.decide does.
 func (w *simWorld) decide(k *simWorker) {
 	w.serials++
-	b := &simBlock{partition: k.partition, claim: k.protocol.block, owner: k.in.owner, serial: w.serials}
+	b := &simBlock{partition: k.partition, claim: k.protocol.block, owner: k.in.owner, gen: k.gen, serial: w.serials}
 	k.waiting = nil
 	for at := b.from; at < b.to; at++ {
 		rec, there := w.record(k.partition, at)
@@ -470,7 +555,7 @@ func (w *simWorld) mustBeNew(k *simWorker, id int) {
 			continue
 		}
 		for _, o := range k.in.workers {
-			if o.partition != b.partition || b.owner != k.in.owner && (o.looked == 0 || b.stored > o.looked) {
+			if o.partition != b.partition || (b.owner != k.in.owner || b.gen != k.gen) && (o.looked == 0 || b.stored > o.looked) {
 				continue
 			}
 			for _, r := range b.rows {
@@ -490,84 +575,4 @@ func (w *simWorld) tell(k *simWorker) {
 		}
 		w.told[k.partition][r.offset] = r.end
 	}
-}
-
-// check compares what is stored with what the log holds, when all is quiet.
-func (w *simWorld) check() error {
-	loaded := map[int][]simKnown{}
-	for p := range w.log {
-		end := w.start[p] + int64(len(w.log[p]))
-		rows := map[int64]simRow{}
-		for _, b := range w.store.table {
-			if b.partition != p {
-				continue
-			}
-			for _, r := range b.rows {
-				if _, twice := rows[r.offset]; twice {
-					return simFault(fmt.Sprintf("partition %d offset %d is stored twice", p, r.offset))
-				}
-				rows[r.offset] = r
-				if r.end == record.Loaded {
-					loaded[r.id] = append(loaded[r.id], simKnown{p, r.offset, r.content})
-				}
-			}
-		}
-		for at := w.start[p]; at < end; at++ {
-			r, stored := rows[at]
-			if !stored {
-				return simFault(fmt.Sprintf("partition %d offset %d is not stored", p, at))
-			}
-			if told, any := w.told[p][at]; !any || told != r.end {
-				return simFault(fmt.Sprintf("partition %d offset %d is stored as %s and told as %q", p, at, r.end, told))
-			}
-		}
-		if err := w.checkLedger(p, end); err != nil {
-			return err
-		}
-		if c := w.committed[p]; c.offset != end && len(w.log[p]) > 0 {
-			return simFault(fmt.Sprintf("partition %d: group offset %+v, log end %d", p, c, end))
-		}
-	}
-	for p := range w.log {
-		for i, rec := range w.log[p] {
-			if !rec.poison && len(loaded[rec.id]) == 0 {
-				return simFault(fmt.Sprintf("partition %d offset %d: id %d is loaded nowhere", p, int64(i)+w.start[p], rec.id))
-			}
-		}
-	}
-	order := func(a, b simKnown) int { return (a.partition-b.partition)*1000 + int(a.offset-b.offset) }
-	for id := range 10 {
-		have, want := slices.Clone(w.store.ids[id]), loaded[id]
-		slices.SortFunc(have, order)
-		slices.SortFunc(want, order)
-		if !slices.Equal(have, want) {
-			return simFault(fmt.Sprintf("id %d: known at %v, loaded at %v", id, have, want))
-		}
-	}
-	return nil
-}
-
-// checkLedger follows the chain of a partition's blocks.
-func (w *simWorld) checkLedger(p int, end int64) error {
-	var blocks []*simBlock
-	for _, b := range w.store.ledger {
-		if b.partition == p {
-			blocks = append(blocks, b)
-		}
-	}
-	slices.SortFunc(blocks, func(a, b *simBlock) int { return int(a.from - b.from) })
-	at := w.start[p]
-	for _, b := range blocks {
-		if b.from != at {
-			return simFault(fmt.Sprintf("partition %d: the ledger goes from %d to %d", p, at, b.from))
-		}
-		if stored := w.store.at(p, b.from); stored == nil || stored.serial != b.serial {
-			return simFault(fmt.Sprintf("partition %d: the ledger counts another block at %d than is stored", p, b.from))
-		}
-		at = b.to
-	}
-	if at != end {
-		return simFault(fmt.Sprintf("partition %d: the ledger ends at %d, the log at %d", p, at, end))
-	}
-	return nil
 }

@@ -104,56 +104,6 @@ func (s *store) doOn(ctx context.Context, c *ch.Client, q ch.Query) error {
 	return err
 }
 
-// connection is one that lives now: whatever it sends is lost if the engine dies from here on.
-type connection struct {
-	s *store
-	c *ch.Client // nil once it was used
-}
-
-// connect returns a connection that is known to live.
-func (s *store) connect(ctx context.Context) (*connection, error) {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	for {
-		c, err := s.take(ctx)
-		if err != nil {
-			return nil, err
-		}
-		if c.Ping(ctx) == nil {
-			return &connection{s, c}, nil
-		}
-		_ = c.Close() // an idle one that died
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-	}
-}
-
-// release gives the connection back, where it was not used.
-func (c *connection) release() {
-	if c.c != nil {
-		c.s.give(c.c)
-		c.c = nil
-	}
-}
-
-var errConnectionUsed = errors.New("the connection was used for an insert already")
-
-// insert stores a block: all of its rows, or, where its token is known, none. It can be called once.
-func (c *connection) insert(ctx context.Context, t *event.Type, p position, b claim, cols *record.Columns) error {
-	if c.c == nil {
-		return errConnectionUsed
-	}
-	ctx, cancel := context.WithTimeout(ctx, queryTime)
-	defer cancel()
-	client := c.c
-	c.c = nil
-	if err := c.s.doOn(ctx, client, ch.Query{Body: cols.Input.Into(t.Table), Input: cols.Input, Settings: atomicInsert(token(p, b))}); err != nil {
-		return fmt.Errorf("insert %d rows of block %s: %w", cols.Rows(), token(p, b), err)
-	}
-	return nil
-}
-
 // atomicInsert are the settings under which an insert of one block is one part, known by its token.
 func atomicInsert(token string) []ch.Setting {
 	return []ch.Setting{
@@ -170,11 +120,6 @@ func atomicInsert(token string) []ch.Setting {
 		{Key: "min_insert_block_size_rows", Value: "16777216"},
 		{Key: "min_insert_block_size_bytes", Value: "17179869184"},
 	}
-}
-
-// token names a block by where it begins: of all that begin there one is stored.
-func token(p position, c claim) string {
-	return fmt.Sprintf("%s/%d/%d", p.topic, p.partition, c.from)
 }
 
 // ledgerEnd is the offset after the last block of the ledger; -1 where the ledger has none.
@@ -254,41 +199,9 @@ func (s *store) block(ctx context.Context, t *event.Type, p position, c claim) (
 		},
 	})
 	if err != nil {
-		return nil, fmt.Errorf("read back block %s: %w", token(p, c), err)
+		return nil, fmt.Errorf("read back block %s: %w", blockName(p, c), err)
 	}
 	return out, nil
-}
-
-// owns tells whether the ledger's block at c.from is the one that owner decided at an instant.
-func (s *store) owns(ctx context.Context, p position, c claim, owner uint64, decided time.Time) (bool, error) {
-	var n proto.ColUInt64
-	err := s.do(ctx, ch.Query{
-		Body: "SELECT count() AS n FROM store.ledger WHERE topic = {topic:String} AND partition = {partition:UInt32} AND from_offset = {from:UInt64} " +
-			"AND to_offset = {to:UInt64} AND owner = {owner:UInt64} AND loaded_at = fromUnixTimestamp64Milli({decided:Int64}, 'UTC')",
-		Parameters: ch.Parameters(map[string]any{
-			"topic": p.topic, "partition": p.partition, "from": c.from, "to": c.to, "owner": owner, "decided": decided.UnixMilli(),
-		}),
-		Result: proto.Results{{Name: "n", Data: &n}},
-	})
-	if err != nil || len(n) == 0 {
-		return false, fmt.Errorf("read whose block %s is: %w", token(p, c), errors.Join(err))
-	}
-	return n[0] > 0, nil
-}
-
-// heal inserts the stored rows of a block again under its token. The table drops them; a view that a
-// crash left without them takes them.
-func (s *store) heal(ctx context.Context, t *event.Type, p position, c claim) error {
-	err := s.do(ctx, ch.Query{
-		Body: "INSERT INTO store." + t.Table + " SELECT * FROM store." + t.Table +
-			" WHERE _partition = {partition:UInt32} AND _offset >= {from:UInt64} AND _offset < {to:UInt64} ORDER BY _offset",
-		Parameters: ch.Parameters(map[string]any{"partition": p.partition, "from": c.from, "to": c.to}),
-		Settings:   atomicInsert(token(p, c)),
-	})
-	if err != nil {
-		return fmt.Errorf("complete the views of block %s: %w", token(p, c), err)
-	}
-	return nil
 }
 
 // known is where an id was stored first, and with which content.
@@ -376,7 +289,7 @@ func (s *store) loadBlockIDs(ctx context.Context, t *event.Type, p position, c c
 		},
 	})
 	if err != nil {
-		return fmt.Errorf("read the ids of block %s: %w", token(p, c), err)
+		return fmt.Errorf("read the ids of block %s: %w", blockName(p, c), err)
 	}
 	return nil
 }

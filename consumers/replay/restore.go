@@ -10,6 +10,7 @@ import (
 	"github.com/ClickHouse/ch-go"
 	"github.com/ClickHouse/clickhouse-go/v2"
 
+	wclickhouse "github.com/welfarehub/welfarehub/pkg/clickhouse"
 	"github.com/welfarehub/welfarehub/pkg/event"
 	"github.com/welfarehub/welfarehub/pkg/record"
 )
@@ -228,11 +229,11 @@ func (r *restore) drop(ctx context.Context) error {
 // keys are the columns by which the rows of a book are told apart, the one by which it is sorted first. A
 // book that has no keys is not completed.
 var keys = map[string]string{
-	"ids":      "id_hash, partition, offset",
+	"ids":      wclickhouse.BookKeys["ids"],
 	"facts":    "grp, rec, type, partition, offset",
 	"records":  "rec, type, partition, offset, revocation",
-	"erased":   "topic, partition, offset",
-	"erasures": "family, pseudonym, partition, offset",
+	"erased":   wclickhouse.BookKeys["erased"],
+	"erasures": wclickhouse.BookKeys["erasures"],
 	"ledger":   "",
 }
 

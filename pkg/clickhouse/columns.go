@@ -30,6 +30,7 @@ var SystemColumns = []Column{
 	{"_content_hash", "FixedString(32)", "NONE", "SHA-256 of the content; zero where rejected."},
 	{"_hash_version", "UInt8", "", "Version of the content hash: hashes compare only within one."},
 	{"_owner", "UInt64", "", "Instance of the loader that stored the block."},
+	{"_epoch", "UInt64", "", "Life of the engine in which the block was stored, see store.engine; 0 where a replay stored the row again."},
 	{"_detail", "String", "ZSTD(1)", "JSON. Duplicate: source, event_id, of_partition, of_offset. Rejected: code, codes, field, message, source, event_id, value_hash; for E07 also of_partition, of_offset, of_hash, hash. Never a value."},
 	{"_loaded_at", "DateTime64(3, 'UTC')", "", "When the hub decided."},
 }

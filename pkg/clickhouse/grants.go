@@ -19,6 +19,7 @@ var Grants = []string{
 	"TABLE ENGINE ON MergeTree",
 	"TABLE ENGINE ON ReplacingMergeTree",
 	"TABLE ENGINE ON SummingMergeTree",
+	"TABLE ENGINE ON Join",
 }
 
 // codeAccessDenied: ACCESS_DENIED.

@@ -56,6 +56,10 @@ var Catalogue = []Metric{
 		Meaning: "Offsets that retention took before they were read.", Do: "See \"Records were lost to retention\".",
 	},
 	{
+		Name: "welfarehub_load_blocks_without_rows_total", Kind: Counter, Labels: []string{"topic"}, Where: inLoad,
+		Meaning: "Blocks that ClickHouse acknowledged, and of which it has no row: their partitions stand still.", Do: "See \"A block has no rows\".",
+	},
+	{
 		Name: "welfarehub_load_block_records", Kind: Histogram, Where: inLoad, buckets: records,
 		Meaning: "Records of a block.", Do: "Small ones under load cost ClickHouse parts: raise `--flush-age`.",
 	},

@@ -13,6 +13,7 @@ import (
 type Load struct {
 	topics, codes, steps               closed
 	ends, rejects, gone, lost, retries *prometheus.CounterVec
+	withoutRows                        *prometheus.CounterVec
 	generations                        prometheus.Counter
 	block, decide, insert              prometheus.Observer
 	partitions                         prometheus.Gauge
@@ -28,7 +29,7 @@ const (
 
 // LoadSteps are the values of label step of the loader's retries.
 var LoadSteps = []string{
-	"position", "tail", "heal", "start", "learn", "gather", "refetch", "restore", "fetch", "decide", "resolve", "claim", "insert", "verify", "tell", "settle",
+	"position", "tail", "heal", "start", "learn", "gather", "refetch", "restore", "fetch", "decide", "resolve", "claim", "insert", "again", "verify", "tell", "settle",
 }
 
 // Load registers the loader's metrics. Call it once.
@@ -37,7 +38,8 @@ func (r *Registry) Load() *Load {
 		topics: closedList(event.Topics()...), codes: closed{}, steps: closedList(LoadSteps...),
 		ends: r.counter("welfarehub_load_records_total"), rejects: r.counter("welfarehub_load_rejects_total"),
 		gone: r.counter("welfarehub_load_erased_on_arrival_total"), lost: r.counter("welfarehub_load_lost_records_total"),
-		retries: r.counter("welfarehub_load_retries_total"), generations: r.counter("welfarehub_load_generations_total").WithLabelValues(),
+		withoutRows: r.counter("welfarehub_load_blocks_without_rows_total"),
+		retries:     r.counter("welfarehub_load_retries_total"), generations: r.counter("welfarehub_load_generations_total").WithLabelValues(),
 		block:       r.histogram("welfarehub_load_block_records").WithLabelValues(),
 		decide:      r.histogram("welfarehub_load_decide_duration_seconds").WithLabelValues(),
 		insert:      r.histogram("welfarehub_load_insert_duration_seconds").WithLabelValues(),
@@ -55,6 +57,7 @@ func (r *Registry) Load() *Load {
 		}
 		m.rejects.WithLabelValues(topic, string(validate.E11))
 		m.lost.WithLabelValues(topic)
+		m.withoutRows.WithLabelValues(topic)
 	}
 	for _, step := range LoadSteps {
 		m.retries.WithLabelValues(step)
@@ -116,6 +119,13 @@ func (m *Load) Retry(step string) {
 func (m *Load) Lost(topic string, records int64) {
 	if m != nil {
 		m.lost.WithLabelValues(m.topics.of(topic)).Add(float64(max(0, records)))
+	}
+}
+
+// WithoutRows is a block that ClickHouse acknowledged, and of which it has no row.
+func (m *Load) WithoutRows(topic string) {
+	if m != nil {
+		m.withoutRows.WithLabelValues(m.topics.of(topic)).Inc()
 	}
 }
 

@@ -22,6 +22,7 @@ func full(t *testing.T) *Registry {
 		l.Block(topic, 3, 2, 1, 1, map[string]int64{"E11": 1, "RSSMRA85T10A562S": 1})
 		l.Filter(topic, 1, 1)
 		l.Lost(topic, 2)
+		l.WithoutRows(topic)
 	}
 	for _, step := range append(slices.Clone(LoadSteps), "RSSMRA85T10A562S") {
 		l.Retry(step)
@@ -152,6 +153,7 @@ func TestNothingIsMeasuredByNone(t *testing.T) {
 	l.Inserted(1)
 	l.Retry("")
 	l.Lost("", 1)
+	l.WithoutRows("")
 	l.Generation(1)
 	l.Left()
 	var a *Aggregate

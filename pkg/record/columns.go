@@ -33,7 +33,7 @@ type Columns struct {
 	gone, hashVersion   proto.ColUInt8
 	flags               proto.ColUInt16
 	IDHash, ContentHash proto.ColFixedStr
-	owner               proto.ColUInt64
+	owner, epoch        proto.ColUInt64
 	detail              proto.ColStr
 	loadedAt            *proto.ColDateTime64
 	fields              []column
@@ -69,6 +69,7 @@ func NewColumns(t *event.Type) *Columns {
 		{Name: "_content_hash", Data: &c.ContentHash},
 		{Name: "_hash_version", Data: &c.hashVersion},
 		{Name: "_owner", Data: &c.owner},
+		{Name: "_epoch", Data: &c.epoch},
 		{Name: "_detail", Data: &c.detail},
 		{Name: "_loaded_at", Data: c.loadedAt},
 	}
@@ -135,7 +136,15 @@ func (c *Columns) Seal(partition int, from, to int64, owner uint64, at time.Time
 		c.from.Append(uint64(from))
 		c.to.Append(uint64(to))
 		c.owner.Append(owner)
+		c.epoch.Append(0)
 		c.loadedAt.Append(at)
+	}
+}
+
+// SetEpoch says in which life of the engine the block is stored. It comes after Seal, with the connection.
+func (c *Columns) SetEpoch(epoch uint64) {
+	for i := range c.epoch {
+		c.epoch[i] = epoch
 	}
 }
 

@@ -24,6 +24,7 @@ CREATE TABLE IF NOT EXISTS store.service_offer_published (
     `_content_hash` FixedString(32) COMMENT 'SHA-256 of the content; zero where rejected.' CODEC(NONE),
     `_hash_version` UInt8 COMMENT 'Version of the content hash: hashes compare only within one.',
     `_owner` UInt64 COMMENT 'Instance of the loader that stored the block.',
+    `_epoch` UInt64 COMMENT 'Life of the engine in which the block was stored, see store.engine; 0 where a replay stored the row again.',
     `_detail` String COMMENT 'JSON. Duplicate: source, event_id, of_partition, of_offset. Rejected: code, codes, field, message, source, event_id, value_hash; for E07 also of_partition, of_offset, of_hash, hash. Never a value.' CODEC(ZSTD(1)),
     `_loaded_at` DateTime64(3, 'UTC') COMMENT 'When the hub decided.',
     `event_id` UUID COMMENT 'CloudEvents id of the event: a UUID (version 7 advised), unique within the source. Required.' CODEC(NONE),
@@ -72,6 +73,7 @@ CREATE TABLE IF NOT EXISTS store.capacity_changed (
     `_content_hash` FixedString(32) COMMENT 'SHA-256 of the content; zero where rejected.' CODEC(NONE),
     `_hash_version` UInt8 COMMENT 'Version of the content hash: hashes compare only within one.',
     `_owner` UInt64 COMMENT 'Instance of the loader that stored the block.',
+    `_epoch` UInt64 COMMENT 'Life of the engine in which the block was stored, see store.engine; 0 where a replay stored the row again.',
     `_detail` String COMMENT 'JSON. Duplicate: source, event_id, of_partition, of_offset. Rejected: code, codes, field, message, source, event_id, value_hash; for E07 also of_partition, of_offset, of_hash, hash. Never a value.' CODEC(ZSTD(1)),
     `_loaded_at` DateTime64(3, 'UTC') COMMENT 'When the hub decided.',
     `event_id` UUID COMMENT 'CloudEvents id of the event: a UUID (version 7 advised), unique within the source. Required.' CODEC(NONE),
@@ -114,6 +116,7 @@ CREATE TABLE IF NOT EXISTS store.service_requested (
     `_content_hash` FixedString(32) COMMENT 'SHA-256 of the content; zero where rejected.' CODEC(NONE),
     `_hash_version` UInt8 COMMENT 'Version of the content hash: hashes compare only within one.',
     `_owner` UInt64 COMMENT 'Instance of the loader that stored the block.',
+    `_epoch` UInt64 COMMENT 'Life of the engine in which the block was stored, see store.engine; 0 where a replay stored the row again.',
     `_detail` String COMMENT 'JSON. Duplicate: source, event_id, of_partition, of_offset. Rejected: code, codes, field, message, source, event_id, value_hash; for E07 also of_partition, of_offset, of_hash, hash. Never a value.' CODEC(ZSTD(1)),
     `_loaded_at` DateTime64(3, 'UTC') COMMENT 'When the hub decided.',
     `event_id` UUID COMMENT 'CloudEvents id of the event: a UUID (version 7 advised), unique within the source. Required.' CODEC(NONE),
@@ -164,6 +167,7 @@ CREATE TABLE IF NOT EXISTS store.need_assessed (
     `_content_hash` FixedString(32) COMMENT 'SHA-256 of the content; zero where rejected.' CODEC(NONE),
     `_hash_version` UInt8 COMMENT 'Version of the content hash: hashes compare only within one.',
     `_owner` UInt64 COMMENT 'Instance of the loader that stored the block.',
+    `_epoch` UInt64 COMMENT 'Life of the engine in which the block was stored, see store.engine; 0 where a replay stored the row again.',
     `_detail` String COMMENT 'JSON. Duplicate: source, event_id, of_partition, of_offset. Rejected: code, codes, field, message, source, event_id, value_hash; for E07 also of_partition, of_offset, of_hash, hash. Never a value.' CODEC(ZSTD(1)),
     `_loaded_at` DateTime64(3, 'UTC') COMMENT 'When the hub decided.',
     `event_id` UUID COMMENT 'CloudEvents id of the event: a UUID (version 7 advised), unique within the source. Required.' CODEC(NONE),
@@ -214,6 +218,7 @@ CREATE TABLE IF NOT EXISTS store.waiting_list_changed (
     `_content_hash` FixedString(32) COMMENT 'SHA-256 of the content; zero where rejected.' CODEC(NONE),
     `_hash_version` UInt8 COMMENT 'Version of the content hash: hashes compare only within one.',
     `_owner` UInt64 COMMENT 'Instance of the loader that stored the block.',
+    `_epoch` UInt64 COMMENT 'Life of the engine in which the block was stored, see store.engine; 0 where a replay stored the row again.',
     `_detail` String COMMENT 'JSON. Duplicate: source, event_id, of_partition, of_offset. Rejected: code, codes, field, message, source, event_id, value_hash; for E07 also of_partition, of_offset, of_hash, hash. Never a value.' CODEC(ZSTD(1)),
     `_loaded_at` DateTime64(3, 'UTC') COMMENT 'When the hub decided.',
     `event_id` UUID COMMENT 'CloudEvents id of the event: a UUID (version 7 advised), unique within the source. Required.' CODEC(NONE),
@@ -262,6 +267,7 @@ CREATE TABLE IF NOT EXISTS store.benefit_decided (
     `_content_hash` FixedString(32) COMMENT 'SHA-256 of the content; zero where rejected.' CODEC(NONE),
     `_hash_version` UInt8 COMMENT 'Version of the content hash: hashes compare only within one.',
     `_owner` UInt64 COMMENT 'Instance of the loader that stored the block.',
+    `_epoch` UInt64 COMMENT 'Life of the engine in which the block was stored, see store.engine; 0 where a replay stored the row again.',
     `_detail` String COMMENT 'JSON. Duplicate: source, event_id, of_partition, of_offset. Rejected: code, codes, field, message, source, event_id, value_hash; for E07 also of_partition, of_offset, of_hash, hash. Never a value.' CODEC(ZSTD(1)),
     `_loaded_at` DateTime64(3, 'UTC') COMMENT 'When the hub decided.',
     `event_id` UUID COMMENT 'CloudEvents id of the event: a UUID (version 7 advised), unique within the source. Required.' CODEC(NONE),
@@ -323,6 +329,7 @@ CREATE TABLE IF NOT EXISTS store.service_delivered (
     `_content_hash` FixedString(32) COMMENT 'SHA-256 of the content; zero where rejected.' CODEC(NONE),
     `_hash_version` UInt8 COMMENT 'Version of the content hash: hashes compare only within one.',
     `_owner` UInt64 COMMENT 'Instance of the loader that stored the block.',
+    `_epoch` UInt64 COMMENT 'Life of the engine in which the block was stored, see store.engine; 0 where a replay stored the row again.',
     `_detail` String COMMENT 'JSON. Duplicate: source, event_id, of_partition, of_offset. Rejected: code, codes, field, message, source, event_id, value_hash; for E07 also of_partition, of_offset, of_hash, hash. Never a value.' CODEC(ZSTD(1)),
     `_loaded_at` DateTime64(3, 'UTC') COMMENT 'When the hub decided.',
     `event_id` UUID COMMENT 'CloudEvents id of the event: a UUID (version 7 advised), unique within the source. Required.' CODEC(NONE),
@@ -376,6 +383,7 @@ CREATE TABLE IF NOT EXISTS store.territory_upserted (
     `_content_hash` FixedString(32) COMMENT 'SHA-256 of the content; zero where rejected.' CODEC(NONE),
     `_hash_version` UInt8 COMMENT 'Version of the content hash: hashes compare only within one.',
     `_owner` UInt64 COMMENT 'Instance of the loader that stored the block.',
+    `_epoch` UInt64 COMMENT 'Life of the engine in which the block was stored, see store.engine; 0 where a replay stored the row again.',
     `_detail` String COMMENT 'JSON. Duplicate: source, event_id, of_partition, of_offset. Rejected: code, codes, field, message, source, event_id, value_hash; for E07 also of_partition, of_offset, of_hash, hash. Never a value.' CODEC(ZSTD(1)),
     `_loaded_at` DateTime64(3, 'UTC') COMMENT 'When the hub decided.',
     `event_id` UUID COMMENT 'CloudEvents id of the event: a UUID (version 7 advised), unique within the source. Required.' CODEC(NONE),
@@ -417,6 +425,7 @@ CREATE TABLE IF NOT EXISTS store.population_reported (
     `_content_hash` FixedString(32) COMMENT 'SHA-256 of the content; zero where rejected.' CODEC(NONE),
     `_hash_version` UInt8 COMMENT 'Version of the content hash: hashes compare only within one.',
     `_owner` UInt64 COMMENT 'Instance of the loader that stored the block.',
+    `_epoch` UInt64 COMMENT 'Life of the engine in which the block was stored, see store.engine; 0 where a replay stored the row again.',
     `_detail` String COMMENT 'JSON. Duplicate: source, event_id, of_partition, of_offset. Rejected: code, codes, field, message, source, event_id, value_hash; for E07 also of_partition, of_offset, of_hash, hash. Never a value.' CODEC(ZSTD(1)),
     `_loaded_at` DateTime64(3, 'UTC') COMMENT 'When the hub decided.',
     `event_id` UUID COMMENT 'CloudEvents id of the event: a UUID (version 7 advised), unique within the source. Required.' CODEC(NONE),
@@ -455,6 +464,7 @@ CREATE TABLE IF NOT EXISTS store.deprivation_observed (
     `_content_hash` FixedString(32) COMMENT 'SHA-256 of the content; zero where rejected.' CODEC(NONE),
     `_hash_version` UInt8 COMMENT 'Version of the content hash: hashes compare only within one.',
     `_owner` UInt64 COMMENT 'Instance of the loader that stored the block.',
+    `_epoch` UInt64 COMMENT 'Life of the engine in which the block was stored, see store.engine; 0 where a replay stored the row again.',
     `_detail` String COMMENT 'JSON. Duplicate: source, event_id, of_partition, of_offset. Rejected: code, codes, field, message, source, event_id, value_hash; for E07 also of_partition, of_offset, of_hash, hash. Never a value.' CODEC(ZSTD(1)),
     `_loaded_at` DateTime64(3, 'UTC') COMMENT 'When the hub decided.',
     `event_id` UUID COMMENT 'CloudEvents id of the event: a UUID (version 7 advised), unique within the source. Required.' CODEC(NONE),
@@ -506,6 +516,7 @@ CREATE TABLE IF NOT EXISTS store.activity_session_held (
     `_content_hash` FixedString(32) COMMENT 'SHA-256 of the content; zero where rejected.' CODEC(NONE),
     `_hash_version` UInt8 COMMENT 'Version of the content hash: hashes compare only within one.',
     `_owner` UInt64 COMMENT 'Instance of the loader that stored the block.',
+    `_epoch` UInt64 COMMENT 'Life of the engine in which the block was stored, see store.engine; 0 where a replay stored the row again.',
     `_detail` String COMMENT 'JSON. Duplicate: source, event_id, of_partition, of_offset. Rejected: code, codes, field, message, source, event_id, value_hash; for E07 also of_partition, of_offset, of_hash, hash. Never a value.' CODEC(ZSTD(1)),
     `_loaded_at` DateTime64(3, 'UTC') COMMENT 'When the hub decided.',
     `event_id` UUID COMMENT 'CloudEvents id of the event: a UUID (version 7 advised), unique within the source. Required.' CODEC(NONE),
@@ -547,6 +558,7 @@ CREATE TABLE IF NOT EXISTS store.attendance_recorded (
     `_content_hash` FixedString(32) COMMENT 'SHA-256 of the content; zero where rejected.' CODEC(NONE),
     `_hash_version` UInt8 COMMENT 'Version of the content hash: hashes compare only within one.',
     `_owner` UInt64 COMMENT 'Instance of the loader that stored the block.',
+    `_epoch` UInt64 COMMENT 'Life of the engine in which the block was stored, see store.engine; 0 where a replay stored the row again.',
     `_detail` String COMMENT 'JSON. Duplicate: source, event_id, of_partition, of_offset. Rejected: code, codes, field, message, source, event_id, value_hash; for E07 also of_partition, of_offset, of_hash, hash. Never a value.' CODEC(ZSTD(1)),
     `_loaded_at` DateTime64(3, 'UTC') COMMENT 'When the hub decided.',
     `event_id` UUID COMMENT 'CloudEvents id of the event: a UUID (version 7 advised), unique within the source. Required.' CODEC(NONE),
@@ -586,6 +598,7 @@ CREATE TABLE IF NOT EXISTS store.indicator_observed (
     `_content_hash` FixedString(32) COMMENT 'SHA-256 of the content; zero where rejected.' CODEC(NONE),
     `_hash_version` UInt8 COMMENT 'Version of the content hash: hashes compare only within one.',
     `_owner` UInt64 COMMENT 'Instance of the loader that stored the block.',
+    `_epoch` UInt64 COMMENT 'Life of the engine in which the block was stored, see store.engine; 0 where a replay stored the row again.',
     `_detail` String COMMENT 'JSON. Duplicate: source, event_id, of_partition, of_offset. Rejected: code, codes, field, message, source, event_id, value_hash; for E07 also of_partition, of_offset, of_hash, hash. Never a value.' CODEC(ZSTD(1)),
     `_loaded_at` DateTime64(3, 'UTC') COMMENT 'When the hub decided.',
     `event_id` UUID COMMENT 'CloudEvents id of the event: a UUID (version 7 advised), unique within the source. Required.' CODEC(NONE),
@@ -633,6 +646,7 @@ CREATE TABLE IF NOT EXISTS store.feedback_recorded (
     `_content_hash` FixedString(32) COMMENT 'SHA-256 of the content; zero where rejected.' CODEC(NONE),
     `_hash_version` UInt8 COMMENT 'Version of the content hash: hashes compare only within one.',
     `_owner` UInt64 COMMENT 'Instance of the loader that stored the block.',
+    `_epoch` UInt64 COMMENT 'Life of the engine in which the block was stored, see store.engine; 0 where a replay stored the row again.',
     `_detail` String COMMENT 'JSON. Duplicate: source, event_id, of_partition, of_offset. Rejected: code, codes, field, message, source, event_id, value_hash; for E07 also of_partition, of_offset, of_hash, hash. Never a value.' CODEC(ZSTD(1)),
     `_loaded_at` DateTime64(3, 'UTC') COMMENT 'When the hub decided.',
     `event_id` UUID COMMENT 'CloudEvents id of the event: a UUID (version 7 advised), unique within the source. Required.' CODEC(NONE),
@@ -678,6 +692,7 @@ CREATE TABLE IF NOT EXISTS store.record_revoked (
     `_content_hash` FixedString(32) COMMENT 'SHA-256 of the content; zero where rejected.' CODEC(NONE),
     `_hash_version` UInt8 COMMENT 'Version of the content hash: hashes compare only within one.',
     `_owner` UInt64 COMMENT 'Instance of the loader that stored the block.',
+    `_epoch` UInt64 COMMENT 'Life of the engine in which the block was stored, see store.engine; 0 where a replay stored the row again.',
     `_detail` String COMMENT 'JSON. Duplicate: source, event_id, of_partition, of_offset. Rejected: code, codes, field, message, source, event_id, value_hash; for E07 also of_partition, of_offset, of_hash, hash. Never a value.' CODEC(ZSTD(1)),
     `_loaded_at` DateTime64(3, 'UTC') COMMENT 'When the hub decided.',
     `event_id` UUID COMMENT 'CloudEvents id of the event: a UUID (version 7 advised), unique within the source. Required.' CODEC(NONE),
@@ -715,6 +730,7 @@ CREATE TABLE IF NOT EXISTS store.subject_erased (
     `_content_hash` FixedString(32) COMMENT 'SHA-256 of the content; zero where rejected.' CODEC(NONE),
     `_hash_version` UInt8 COMMENT 'Version of the content hash: hashes compare only within one.',
     `_owner` UInt64 COMMENT 'Instance of the loader that stored the block.',
+    `_epoch` UInt64 COMMENT 'Life of the engine in which the block was stored, see store.engine; 0 where a replay stored the row again.',
     `_detail` String COMMENT 'JSON. Duplicate: source, event_id, of_partition, of_offset. Rejected: code, codes, field, message, source, event_id, value_hash; for E07 also of_partition, of_offset, of_hash, hash. Never a value.' CODEC(ZSTD(1)),
     `_loaded_at` DateTime64(3, 'UTC') COMMENT 'When the hub decided.',
     `event_id` UUID COMMENT 'CloudEvents id of the event: a UUID (version 7 advised), unique within the source. Required.' CODEC(NONE),
@@ -910,6 +926,13 @@ CREATE TABLE IF NOT EXISTS welfare.replays (
 ORDER BY (id, topic, partition)
 SETTINGS non_replicated_deduplication_window = 10000
 COMMENT 'Replays, one row per replay and partition: what was read again, by whom and why. The ledger is not touched by them. Of a row that repeats until merged the latest updated_at counts: read it with FINAL.';
+
+CREATE TABLE IF NOT EXISTS store.engine (
+    one UInt8 COMMENT 'Always 1.',
+    epoch UInt64 COMMENT 'A random number: of those that are inserted in a life of the engine the first.'
+) ENGINE = Join(ANY, LEFT, one)
+SETTINGS persistent = 0
+COMMENT 'Which life of the engine this is. Whoever finds it empty, after a start of the engine, inserts a number. Tokens of inserts hold for one life: never truncate or detach it.';
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS store.service_offer_published_to_ids TO store.ids AS
 SELECT toUInt8(1) AS type, _id_hash AS id_hash, _partition AS partition, _offset AS offset,
@@ -1239,6 +1262,8 @@ DROP VIEW IF EXISTS store.capacity_changed_to_ids SYNC;
 DROP VIEW IF EXISTS store.service_offer_published_to_ledger SYNC;
 
 DROP VIEW IF EXISTS store.service_offer_published_to_ids SYNC;
+
+DROP TABLE IF EXISTS store.engine SYNC;
 
 DROP TABLE IF EXISTS welfare.replays SYNC;
 

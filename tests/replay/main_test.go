@@ -182,7 +182,7 @@ func (h *hub) settle() {
 	}
 }
 
-// checksums are the content of every table and cell, whatever its order, without _loaded_at and what the
+// checksums are the content of every table and cell, whatever its order, without _loaded_at, _epoch and what the
 // aggregates and replays write of themselves.
 func (h *hub) checksums() []string {
 	h.t.Helper()
@@ -207,7 +207,7 @@ func (h *hub) checksums() []string {
 		if t.Engine == "ReplacingMergeTree" { // merges leave one of the rows of a key
 			final = " FINAL"
 		}
-		if err := h.db.Scan(ctx, "SELECT count(), sum(h) FROM (SELECT "+distinct+"cityHash64(toString(tuple(* EXCEPT (_loaded_at)))) AS h FROM "+t.Name+final+")", nil, &n, &sum); err != nil {
+		if err := h.db.Scan(ctx, "SELECT count(), sum(h) FROM (SELECT "+distinct+"cityHash64(toString(tuple(* EXCEPT (_loaded_at, _epoch)))) AS h FROM "+t.Name+final+")", nil, &n, &sum); err != nil {
 			h.t.Fatalf("%s: %v", t.Name, err)
 		}
 		out = append(out, fmt.Sprintf("%s: %d rows, %x", t.Name, n, sum))

@@ -45,6 +45,7 @@ func storeFile() string {
 	for _, b := range books {
 		m.add(b.create(), "DROP TABLE IF EXISTS "+b.name+" SYNC")
 	}
+	m.add(engineTable, "DROP TABLE IF EXISTS store.engine SYNC")
 	for _, t := range event.Types {
 		for _, v := range feeds(t) {
 			m.add(v.create(t), "DROP VIEW IF EXISTS store."+t.Table+"_to_"+v.to+" SYNC")
@@ -55,6 +56,15 @@ records is one insert with a deduplication token; the views below book it from t
 Tables are not partitioned, so that a block lands in one part: the token is kept per table partition.
 Every statement can be repeated, for ClickHouse has no transaction to undo half a migration.`)
 }
+
+// engineTable holds no more than the process of the engine does: of the rows of one key the first stays, and none
+// is written to the disk.
+const engineTable = `CREATE TABLE IF NOT EXISTS store.engine (
+    one UInt8 COMMENT 'Always 1.',
+    epoch UInt64 COMMENT 'A random number: of those that are inserted in a life of the engine the first.'
+) ENGINE = Join(ANY, LEFT, one)
+SETTINGS persistent = 0
+COMMENT 'Which life of the engine this is. Whoever finds it empty, after a start of the engine, inserts a number. Tokens of inserts hold for one life: never truncate or detach it.'`
 
 func storeTable(t *event.Type) string {
 	key := sortKeys[t.Name]
