@@ -40,7 +40,7 @@ func BenchmarkDecide(b *testing.B) {
 						continue
 					}
 					row.Set(event.EventID, id.String())
-					m := message(row, 0)
+					m := wkafka.Message{Message: message(row, 0)}
 					m.Headers, m.Offset = m.Headers[:len(m.Headers)-1], int64(at) // the last is that of the tests
 					recs[i] = wkafka.RecordOf(&m)
 					i++

@@ -21,7 +21,7 @@ import (
 )
 
 // all reads a partition.
-func (h *hub) all(topic string, partition int) []kafka.Message {
+func (h *hub) all(topic string, partition int) []wkafka.Message {
 	h.t.Helper()
 	bounds, err := wkafka.LogBounds(h.t.Context(), h.client, topic)
 	if err != nil {
@@ -29,7 +29,7 @@ func (h *hub) all(topic string, partition int) []kafka.Message {
 	}
 	scan := wkafka.NewScan(h.cluster, topic, partition, bounds[partition].First, bounds[partition].End)
 	defer scan.Close()
-	var out []kafka.Message
+	var out []wkafka.Message
 	for {
 		recs, err := scan.Next(h.t.Context(), 100, 1<<20)
 		if err != nil {
