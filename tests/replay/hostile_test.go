@@ -19,6 +19,7 @@ import (
 	"github.com/welfarehub/welfarehub/consumers/replay"
 	"github.com/welfarehub/welfarehub/pkg/event"
 	wkafka "github.com/welfarehub/welfarehub/pkg/kafka"
+	"github.com/welfarehub/welfarehub/pkg/testkit/hubtest"
 )
 
 // bomb publishes n records in one batch that is small to send, and larger than anybody reads.
@@ -78,11 +79,11 @@ func TestBatchesThatCannotBeReadArePassedOver(t *testing.T) {
 	h := newHub(t, 1)
 	stop := h.load(nil)
 	typ := event.ByName("ServiceRequested")
-	h.publish(message(valid(typ, 1), typ.No))
+	h.publish(hubtest.Message(hubtest.Valid(typ, 1), typ.No))
 	h.bomb(typ.Topic, 40)
-	h.publish(message(valid(typ, 2), typ.No))
+	h.publish(hubtest.Message(hubtest.Valid(typ, 2), typ.No))
 	broken := h.broken(typ.Topic, 5)
-	h.publish(message(valid(typ, 3), typ.No))
+	h.publish(hubtest.Message(hubtest.Valid(typ, 3), typ.No))
 	stop()
 	all := uint64(3 + 40 + broken)
 	codes := map[string]uint64{"P06": 40}
@@ -135,7 +136,7 @@ func TestBatchesThatCannotBeReadArePassedOver(t *testing.T) {
 		// Neither key nor schema is known of them.
 		for name, change := range map[string]func(*replay.Selection){
 			"key": func(s *replay.Selection) { s.KeyHash = replay.HashKey("") }, "schema": func(s *replay.Selection) { s.SchemaID = typ.No },
-			"source": func(s *replay.Selection) { s.Source = valid(typ, 1).Str(event.Source) },
+			"source": func(s *replay.Selection) { s.Source = hubtest.Valid(typ, 1).Str(event.Source) },
 		} {
 			o := h.options(typ.Topic)
 			change(&o.Select)
