@@ -9,15 +9,13 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"runtime"
-	"syscall"
 	"time"
 
 	"github.com/segmentio/kafka-go"
 	"go.uber.org/zap"
 
+	"github.com/welfarehub/welfarehub/pkg/apachekafka"
 	"github.com/welfarehub/welfarehub/pkg/broker"
 	"github.com/welfarehub/welfarehub/pkg/clickhouse"
 	"github.com/welfarehub/welfarehub/pkg/engine"
@@ -31,7 +29,7 @@ type lab struct {
 	dir         string
 	engine      *engine.Engine
 	db          *clickhouse.DB
-	kafka       *exec.Cmd
+	kafka       *apachekafka.Node // nil: none runs
 	cluster     wkafka.Cluster
 	transport   *kafka.Transport
 	client      *kafka.Client
@@ -75,78 +73,20 @@ func (l *lab) close() error {
 	return errors.Join(err, os.RemoveAll(l.dir))
 }
 
-// kafkaProperties are the defaults of Kafka, save what a single node needs.
-const kafkaProperties = `process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@%[2]s
-listeners=PLAINTEXT://%[1]s,CONTROLLER://%[2]s
-advertised.listeners=PLAINTEXT://%[1]s
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
-controller.listener.names=CONTROLLER
-log.dirs=%[3]s
-auto.create.topics.enable=false
-offsets.topic.num.partitions=1
-offsets.topic.replication.factor=1
-transaction.state.log.num.partitions=1
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
-group.initial.rebalance.delay.ms=0
-`
-
-// startKafka starts a fresh, empty Kafka with the topics of the hub, and a registry in this process. The
+// startKafka starts a fresh, empty Kafka, of default settings save what a single node needs, with the topics of the hub, and a registry in this process. The
 // Kafka before it ends. Topics of events that are not measured have others partitions.
 func (l *lab) startKafka(ctx context.Context, partitions, others int) error {
 	l.stopKafka()
-	dir := filepath.Join(l.dir, "kafka")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return fmt.Errorf("make data folder: %w", err)
-	}
-	addr, err := freeAddress()
+	starting, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	var err error
+	l.kafka, err = apachekafka.Start(starting, apachekafka.Options{Dir: l.kafkaDir(), Java: []string{"-Xms1g", "-Xmx1g", "-XX:+UseG1GC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=error"}})
 	if err != nil {
 		return err
 	}
-	controller, err := freeAddress()
-	if err != nil {
-		return err
-	}
-	properties := filepath.Join(dir, "server.properties")
-	if err := os.WriteFile(properties, fmt.Appendf(nil, kafkaProperties, addr, controller, filepath.Join(dir, "data")), 0o600); err != nil {
-		return fmt.Errorf("write settings of Kafka: %w", err)
-	}
-	jars, err := filepath.Abs(filepath.Join(".cache", "kafka", "lib"))
-	if err != nil {
-		return fmt.Errorf("find jars of Kafka: %w", err)
-	}
-	if _, err := os.Stat(jars); err != nil {
-		return fmt.Errorf("find jars of Kafka (run deploy/kafka-test/install.sh, and this from the root of the project): %w", err)
-	}
-	classes := filepath.Join(jars, "*")
-	format := exec.CommandContext(ctx, "java", "-cp", classes, "kafka.tools.StorageTool", "format", "-t", "4L6g3nShT-eMCtK--X86sw", "-c", properties)
-	if out, err := format.CombinedOutput(); err != nil {
-		return fmt.Errorf("format storage of Kafka: %w: %.500s", err, out)
-	}
-	log, err := os.Create(filepath.Join(dir, "server.log"))
-	if err != nil {
-		return fmt.Errorf("make log of Kafka: %w", err)
-	}
-	defer log.Close()
-	l.kafka = exec.CommandContext(context.WithoutCancel(ctx), "java", "-Xms1g", "-Xmx1g", "-XX:+UseG1GC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=error", "-cp", classes, "kafka.Kafka", properties)
-	l.kafka.Stdout, l.kafka.Stderr = log, log
-	if err := startChild(l.kafka); err != nil {
-		return fmt.Errorf("start Kafka: %w", err)
-	}
-	l.cluster = wkafka.Cluster{Brokers: []string{addr}}
+	l.cluster = wkafka.Cluster{Brokers: []string{l.kafka.Addr}}
 	l.transport = l.cluster.Transport()
 	l.client = l.cluster.Client(l.transport)
-	for began := time.Now(); ; time.Sleep(50 * time.Millisecond) {
-		meta, err := l.client.Metadata(ctx, &kafka.MetadataRequest{})
-		if err == nil && len(meta.Brokers) > 0 {
-			break
-		}
-		if time.Since(began) > time.Minute {
-			return fmt.Errorf("wait for Kafka on %s: %w", addr, err)
-		}
-	}
 	var specs []broker.TopicSpec
 	for _, t := range event.Types {
 		n := others
@@ -213,11 +153,12 @@ func (l *lab) stopKafka() {
 	}
 	l.stopClients = nil
 	l.transport.CloseIdleConnections()
-	_ = l.kafka.Process.Kill()
-	_ = l.kafka.Wait() // it was killed
+	l.kafka.Kill()
 	l.kafka = nil
-	_ = os.RemoveAll(filepath.Join(l.dir, "kafka"))
+	_ = os.RemoveAll(l.kafkaDir())
 }
+
+func (l *lab) kafkaDir() string { return filepath.Join(l.dir, "kafka") }
 
 // writer publishes fast: lz4, large batches, by key.
 func (l *lab) writer() *kafka.Writer {
@@ -255,26 +196,4 @@ func (l *lab) settle(ctx context.Context) (time.Time, error) {
 		time.Sleep(50 * time.Millisecond)
 	}
 	return last, nil
-}
-
-func freeAddress() (string, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it is closed at once
-	if err != nil {
-		return "", fmt.Errorf("find a free port: %w", err)
-	}
-	defer listener.Close()
-	return listener.Addr().String(), nil
-}
-
-// startChild starts a process that ends when this one does. The kernel goes by the thread that started it,
-// so that thread is kept.
-func startChild(cmd *exec.Cmd) error {
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	started := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		started <- cmd.Start()
-		select {} // for as long as this process lives
-	}()
-	return <-started
 }

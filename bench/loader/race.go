@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/welfarehub/welfarehub/pkg/child"
 )
 
 // result is one run of one contestant.
@@ -59,9 +61,9 @@ func (r *result) perMillion(d time.Duration) float64 { return d.Seconds() / floa
 // patience is how long a run may take.
 const patience = 30 * time.Minute
 
-// child is a running contestant.
-type child struct {
-	cmd   *exec.Cmd
+// rival is a running contestant.
+type rival struct {
+	proc  *child.Process
 	stdin io.WriteCloser
 	done  chan struct{} // closed when it has said all
 }
@@ -75,24 +77,26 @@ type said struct {
 	ended bool
 }
 
-func startContestant(s *spec, who int, lines chan<- said) (*child, error) {
+func startContestant(s *spec, who int, lines chan<- said) (*rival, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("find own binary: %w", err)
 	}
 	cmd := exec.CommandContext(context.Background(), self, contestantArgument) // it ends with its input
 	cmd.Stderr = os.Stderr
-	c := &child{cmd: cmd, done: make(chan struct{})}
+	c := &rival{done: make(chan struct{})}
 	if c.stdin, err = cmd.StdinPipe(); err != nil {
 		return nil, fmt.Errorf("make pipe: %w", err)
 	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, fmt.Errorf("make pipe: %w", err)
-	}
-	if err := startChild(cmd); err != nil {
+	out, says := io.Pipe()
+	cmd.Stdout = says
+	if c.proc, err = child.Start(cmd); err != nil {
 		return nil, fmt.Errorf("start contestant %s: %w", s.Kind, err)
 	}
+	go func() {
+		<-c.proc.Exited() // all that it said was copied
+		_ = says.Close()
+	}()
 	raw, err := json.Marshal(s)
 	if err != nil {
 		return nil, fmt.Errorf("tell contestant what to do: %w", err)
@@ -113,9 +117,9 @@ func startContestant(s *spec, who int, lines chan<- said) (*child, error) {
 }
 
 // stop ends a contestant, by force where it does not end by itself.
-func (c *child) stop(lines <-chan said) {
+func (c *rival) stop(lines <-chan said) {
 	_ = c.stdin.Close()
-	t := time.AfterFunc(20*time.Second, func() { _ = c.cmd.Process.Kill() })
+	t := time.AfterFunc(20*time.Second, func() { _ = c.proc.Kill() })
 	defer t.Stop()
 	for {
 		select {
@@ -125,7 +129,7 @@ func (c *child) stop(lines <-chan said) {
 		}
 		break
 	}
-	_ = c.cmd.Wait() // what it had to say it has said
+	<-c.proc.Exited()
 }
 
 // prepare waits until the machine is quiet, and begins a result.
@@ -153,7 +157,7 @@ func (l *lab) raceThen(ctx context.Context, r result, then func(began time.Time)
 	lines := make(chan said, 1024)
 	before := l.cpu()
 	began := time.Now()
-	children := make([]*child, len(specs))
+	children := make([]*rival, len(specs))
 	counts := make([]int, len(specs))
 	defer func() {
 		for _, c := range children {
@@ -185,7 +189,7 @@ func (l *lab) raceThen(ctx context.Context, r result, then func(began time.Time)
 			return r, fmt.Errorf("%s ended with %d of %d records", r.contestant, total, r.records)
 		case s.word == "begin":
 			began, before = s.at, l.cpu()
-			preparing, _ = usage(children[s.who].cmd.Process.Pid)
+			preparing, _ = usage(children[s.who].proc.PID())
 		case s.word == "bytes":
 			r.held = s.n
 		case s.word == "count":
@@ -199,7 +203,7 @@ func (l *lab) raceThen(ctx context.Context, r result, then func(began time.Time)
 	}
 	r.cpu = l.cpu().since(before)
 	for _, c := range children {
-		used, peak := usage(c.cmd.Process.Pid)
+		used, peak := usage(c.proc.PID())
 		r.cpu.loader += used
 		r.peak += peak
 	}
@@ -262,7 +266,7 @@ func (l *lab) finish(ctx context.Context, r *result, began time.Time, before cpu
 // cpu is what engine and broker have used so far.
 func (l *lab) cpu() (c cpu) {
 	c.engine, _ = usage(l.engine.PID())
-	c.broker, _ = usage(l.kafka.Process.Pid)
+	c.broker, _ = usage(l.kafka.PID())
 	return c
 }
 

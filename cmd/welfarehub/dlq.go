@@ -356,7 +356,7 @@ one sends those letters again, and they end as duplicate.`,
 				}
 				fmt.Fprintf(w, "left, would be rejected again\t%d%s\n", r.Failing, codes)
 				fmt.Fprintf(w, "left, letter withheld (E11): the source must publish again\t%d\n", r.Withheld)
-				fmt.Fprintf(w, "left, value cut (P06): the source must publish again\t%d\n", r.Cut)
+				fmt.Fprintf(w, "left, value not whole: the source must publish again\t%d\n", r.Cut)
 				fmt.Fprintf(w, "left, letter gone by retention: the source must publish again\t%d\n", r.Without)
 			})
 			return errors.Join(err, printed)

@@ -87,9 +87,10 @@ no ledger, joins no group and moves no offset, so it may run beside the loaders,
 
 --dry-run counts what the run would do. --to-topic and --to-file copy the records instead:
 to a topic with key, value and headers as they are, to a file as JSON lines that
-welfarehub publish takes. Records that hold a codice fiscale are left out. Each run is a row
-per partition of welfare.replays, by which --resume goes on with one that was cut off; a
-copy to a topic may then repeat records of the last chunk.
+welfarehub publish takes. Records that hold a codice fiscale are left out, and those whose
+batch cannot be read, of which there is nothing to copy. Each run is a row per partition of
+welfare.replays, by which --resume goes on with one that was cut off; a copy to a topic may
+then repeat records of the last chunk.
 
 Exit codes: 0 done, 1 failure, 2 wrong usage, 3 rows are missing that could not be restored.`,
 		Example: `  welfarehub replay --topic welfare.demand.request --dry-run \
@@ -196,6 +197,7 @@ func writeReplay(w io.Writer, r *replay.Report, t replay.Target) error {
 	}
 	if t != (replay.Target{}) {
 		line("copied", r.Copied, "")
+		line("left out", r.Read-r.Copied, "")
 	} else {
 		var codes string
 		for _, code := range slices.Sorted(maps.Keys(r.Codes)) {

@@ -26,7 +26,7 @@ func newMortalHub(t *testing.T) (h *hub, losePart func(tables ...string)) {
 			t.Error(err)
 		}
 	})
-	h = newHubOn(t, e)
+	h = newHubOn(t, e.DSN())
 	for _, table := range []string{"facts", "records", "instants", "contrib"} {
 		h.exec("SYSTEM STOP MERGES store." + table)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -12,38 +11,15 @@ import (
 
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 	"github.com/shopspring/decimal"
-	"go.uber.org/zap"
 
 	"github.com/welfarehub/welfarehub/pkg/clickhouse"
-	"github.com/welfarehub/welfarehub/pkg/engine"
 	"github.com/welfarehub/welfarehub/pkg/event"
 	"github.com/welfarehub/welfarehub/pkg/model"
 	"github.com/welfarehub/welfarehub/pkg/testkit"
+	"github.com/welfarehub/welfarehub/pkg/testkit/hubtest"
 )
 
-// shared is the engine of this package's tests, started by the first that needs it.
-var shared struct {
-	engine *engine.Engine
-	dir    string
-	err    error
-	tried  bool
-}
-
-func TestMain(m *testing.M) {
-	engine.RunIfChild()
-	code := m.Run()
-	if shared.engine != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-		if err := shared.engine.Stop(ctx); err != nil {
-			code = 1
-		}
-		cancel()
-	}
-	if shared.dir != "" {
-		_ = os.RemoveAll(shared.dir)
-	}
-	os.Exit(testkit.CheckLeaks(code))
-}
+func TestMain(m *testing.M) { testkit.Main(m) }
 
 // hub is an engine with the current schema, and the reference model of what it should show.
 type hub struct {
@@ -59,49 +35,16 @@ var regions = map[string]string{"015146": "03", "015002": "03", "058091": "12"}
 
 func known(code string) bool { return strings.HasPrefix(code, "K") }
 
-// newHub returns an empty hub. WELFAREHUB_E2E=0 skips the test, =1 requires an engine, unset runs it
-// where one is installed.
+// newHub returns an empty hub.
 func newHub(t testing.TB) *hub {
 	t.Helper()
-	e2e := os.Getenv("WELFAREHUB_E2E")
-	if e2e == "0" {
-		t.Skip("WELFAREHUB_E2E=0")
-	}
-	if !shared.tried {
-		shared.tried = true
-		if shared.dir, shared.err = os.MkdirTemp("", "aggregate-test"); shared.err == nil {
-			shared.engine, shared.err = engine.Start(context.Background(), engine.Options{DataDir: shared.dir, MinFreeDisk: -1})
-		}
-	}
-	if shared.err != nil {
-		if e2e == "1" {
-			t.Fatal(shared.err)
-		}
-		t.Skip(shared.err)
-	}
-	return newHubOn(t, shared.engine)
+	return newHubOn(t, testkit.ClickHouse(t).DSN)
 }
 
-// newHubOn returns an empty hub on an engine.
-func newHubOn(t testing.TB, e *engine.Engine) *hub {
+// newHubOn returns an empty hub on a ClickHouse.
+func newHubOn(t testing.TB, dsn string) *hub {
 	t.Helper()
-	ctx := context.Background()
-	dsn := e.DSN()
-	if err := clickhouse.MigrateDown(ctx, dsn, 0, zap.NewNop()); err != nil {
-		t.Fatal(err)
-	}
-	if err := clickhouse.Migrate(ctx, dsn, zap.NewNop()); err != nil {
-		t.Fatal(err)
-	}
-	db, err := clickhouse.Open(ctx, dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := db.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	db := hubtest.EmptyStore(t, dsn)
 	h := &hub{
 		t: t, db: db.Conn(), next: map[place]uint64{}, owner: 1,
 		model: model.New(model.Reference{Regions: regions, KnownNomenclature: known}),

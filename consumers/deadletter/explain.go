@@ -9,6 +9,7 @@ import (
 	"github.com/segmentio/kafka-go"
 
 	"github.com/welfarehub/welfarehub/pkg/event"
+	wkafka "github.com/welfarehub/welfarehub/pkg/kafka"
 	"github.com/welfarehub/welfarehub/pkg/record"
 )
 
@@ -68,7 +69,7 @@ func (j *judge) reader(topic string) *record.Reader {
 
 const (
 	withheldMessage = "the letter holds neither key, value nor headers, for a codice fiscale is in them; the source must correct the event and publish it again"
-	cutMessage      = "the letter holds the beginning of the value only, for it was too large; the source must publish the event again"
+	cutMessage      = "the letter holds the beginning of the value at most, for it was too large or could not be read; the source must publish the event again"
 )
 
 // all judges letters of one topic.
@@ -105,7 +106,12 @@ func (j *judge) all(ctx context.Context, letters []Letter) ([]Explained, error) 
 
 // read judges one letter as if it were published now.
 func (j *judge) read(ctx context.Context, l *Letter) (record.Verdict, error) {
-	return j.reader(l.Topic).Read(ctx, &kafka.Message{Key: l.Key, Value: l.Value, Headers: l.Headers, Time: time.Now()})
+	return j.reader(l.Topic).Read(ctx, l.now())
+}
+
+// now is the letter's original as if it were published now.
+func (l *Letter) now() *wkafka.Message {
+	return &wkafka.Message{Message: kafka.Message{Key: l.Key, Value: l.Value, Headers: l.Headers, Time: time.Now()}}
 }
 
 // stored is the content that is known under an id.

@@ -28,10 +28,10 @@ type Letter struct {
 // Withheld tells a letter that has none of its original, for a codice fiscale is in it: neither it nor
 // anybody here can publish it again.
 func (l *Letter) Withheld() bool {
-	return len(l.Value) == 0 && !slices.Contains(l.Codes, "P01")
+	return len(l.Value) == 0 && !l.Cut() && !slices.Contains(l.Codes, "P01")
 }
 
-// Cut tells a letter whose value was too large for the topic of dead letters.
+// Cut tells a letter whose value was too large for the topic of dead letters, or could not be read.
 func (l *Letter) Cut() bool { return reason(l.Reasons, "wh_truncated") == "true" }
 
 // whole tells whether the value is what was rejected.
@@ -187,7 +187,7 @@ func (d *Desk) selected(ctx context.Context, topic string, s Selection, batch ma
 
 // parse takes a dead letter apart. The loader's headers come last, after those of the original, which may
 // themselves be named wh_, where somebody published a dead letter.
-func parse(m *kafka.Message) (Position, *Letter, bool) {
+func parse(m *wkafka.Message) (Position, *Letter, bool) {
 	at := -1
 	for i, h := range m.Headers {
 		if h.Key == "wh_code" {

@@ -7,10 +7,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"time"
 	"unicode/utf8"
-
-	"github.com/segmentio/kafka-go"
 
 	"github.com/welfarehub/welfarehub/pkg/clickhouse"
 	"github.com/welfarehub/welfarehub/pkg/event"
@@ -48,9 +45,12 @@ func (d *Desk) Show(ctx context.Context, p Position) (*Shown, error) {
 		return out, nil
 	case l.Cut():
 		out.Note = cutMessage
+		if len(l.Value) == 0 {
+			return out, nil // nothing of it could be read
+		}
 	}
 	r := d.judge().reader(p.Topic)
-	v, err := r.Read(ctx, &kafka.Message{Key: l.Key, Value: l.Value, Headers: l.Headers, Time: time.Now()})
+	v, err := r.Read(ctx, l.now())
 	if err != nil {
 		return nil, err
 	}

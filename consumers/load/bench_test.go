@@ -11,6 +11,7 @@ import (
 	"github.com/welfarehub/welfarehub/pkg/dedup"
 	"github.com/welfarehub/welfarehub/pkg/event"
 	"github.com/welfarehub/welfarehub/pkg/record"
+	"github.com/welfarehub/welfarehub/pkg/testkit/hubtest"
 )
 
 // BenchmarkDecide decodes, validates, hashes and deduplicates blocks of 10,000 new events with all
@@ -19,7 +20,7 @@ func BenchmarkDecide(b *testing.B) {
 	for _, name := range []string{"ServiceRequested", "ServiceDelivered", "AttendanceRecorded"} {
 		b.Run(name, func(b *testing.B) {
 			typ := event.ByName(name)
-			l, err := New(Options{Cluster: wkafka.Cluster{Brokers: []string{"127.0.0.1:1"}}, DSN: "clickhouse://127.0.0.1:1", Schemas: &testSchemas{}, refresh: time.Hour})
+			l, err := New(Options{Cluster: wkafka.Cluster{Brokers: []string{"127.0.0.1:1"}}, DSN: "clickhouse://127.0.0.1:1", Schemas: &hubtest.Schemas{}, refresh: time.Hour})
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -29,7 +30,7 @@ func BenchmarkDecide(b *testing.B) {
 			const n = 10_000
 			cols := record.NewColumns(typ)
 			recs := make([]wkafka.Record, n)
-			at, row := 0, valid(typ, 0)
+			at, row := 0, hubtest.Valid(typ, 0)
 			var twin dedup.Filter // whose false positives would be looked up
 			next := func() {
 				for i := 0; i < n; at++ {
@@ -40,7 +41,7 @@ func BenchmarkDecide(b *testing.B) {
 						continue
 					}
 					row.Set(event.EventID, id.String())
-					m := message(row, 0)
+					m := wkafka.Message{Message: message(row, 0)}
 					m.Headers, m.Offset = m.Headers[:len(m.Headers)-1], int64(at) // the last is that of the tests
 					recs[i] = wkafka.RecordOf(&m)
 					i++

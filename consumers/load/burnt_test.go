@@ -14,6 +14,7 @@ import (
 
 	"github.com/welfarehub/welfarehub/pkg/event"
 	"github.com/welfarehub/welfarehub/pkg/testkit"
+	"github.com/welfarehub/welfarehub/pkg/testkit/hubtest"
 )
 
 // losePart kills the engine and takes the newest part of each table away: what a death between an insert's token
@@ -60,13 +61,13 @@ func TestTokensWithoutRowsAreMended(t *testing.T) {
 	server := testkit.ClickHouseServer(t)
 	for _, lost := range [][]string{{request.Table, "ids", "ledger"}, {"ids"}, {"ledger"}, {"ids", "ledger"}} {
 		t.Run(strings.Join(lost, "_"), func(t *testing.T) {
-			w := newWorldOn(t, server, 1)
-			w.publish(message(valid(request, 1), 0), message(valid(request, 2), 0))
+			w := newWorldOn(t, server.DSN, 1)
+			w.publish(message(hubtest.Valid(request, 1), 0), message(hubtest.Valid(request, 2), 0))
 			w.dieAfter(request, 4, 2)
 			w.losePart(server, lost...)
-			w.start(&testSchemas{}, nil)
+			w.start(&hubtest.Schemas{}, nil)
 			w.await(request.Topic, 2)
-			w.publish(message(valid(request, 1), 0), message(valid(request, 2), 0), message(valid(request, 3), 0))
+			w.publish(message(hubtest.Valid(request, 1), 0), message(hubtest.Valid(request, 2), 0), message(hubtest.Valid(request, 3), 0))
 			w.await(request.Topic, 5)
 			if got, want := w.books(request.Topic), (Counts{5, 3, 2, 0}); got != want {
 				t.Errorf("%+v, want %+v", got, want)
@@ -81,12 +82,12 @@ func TestTokensWithoutRowsAreMended(t *testing.T) {
 	}
 	t.Run("erasures", func(t *testing.T) {
 		erasure := event.ByName("SubjectErased")
-		w := newWorldOn(t, server, 1)
-		w.publish(message(valid(erasure, 1), 0))
+		w := newWorldOn(t, server.DSN, 1)
+		w.publish(message(hubtest.Valid(erasure, 1), 0))
 		w.dieAfter(erasure, 4, 1)
 		want := w.count("count() FROM store.erasures")
 		w.losePart(server, "erasures")
-		w.start(&testSchemas{}, nil)
+		w.start(&hubtest.Schemas{}, nil)
 		w.wait("erasures are there again", func() bool { return w.count("count() FROM store.erasures") > 0 })
 		if got := w.count("count() FROM store.erasures"); got != want || want == 0 {
 			t.Errorf("%d erasures, want %d", got, want)
@@ -99,8 +100,8 @@ func TestTokensWithoutRowsAreMended(t *testing.T) {
 func TestHealPassesOverTokensWithoutRows(t *testing.T) {
 	typ := event.ByName("ServiceRequested")
 	server := testkit.ClickHouseServer(t)
-	w := newWorldOn(t, server, 1)
-	w.publish(message(valid(typ, 1), 0), message(valid(typ, 2), 0))
+	w := newWorldOn(t, server.DSN, 1)
+	w.publish(message(hubtest.Valid(typ, 1), 0), message(hubtest.Valid(typ, 2), 0))
 	w.dieAfter(typ, 4, 2)
 	s, err := newStore(w.dsn, zap.NewNop())
 	if err != nil {
@@ -139,13 +140,13 @@ func TestHealPassesOverTokensWithoutRows(t *testing.T) {
 func TestABlockWithoutRowsStopsItsPartition(t *testing.T) {
 	typ := event.ByName("ServiceRequested")
 	server := testkit.ClickHouseServer(t)
-	w := newWorldOn(t, server, 2)
-	w.publish(message(valid(typ, 1), 0), message(valid(typ, 2), 0))
+	w := newWorldOn(t, server.DSN, 2)
+	w.publish(message(hubtest.Valid(typ, 1), 0), message(hubtest.Valid(typ, 2), 0))
 	w.dieAfter(typ, 4, 2)
 	w.losePart(server, typ.Table)
 	core, logs := observer.New(zap.ErrorLevel)
-	w.start(&testSchemas{}, func(o *Options) { o.Logger = zap.New(zapcore.NewTee(core, o.Logger.Core())) })
-	w.publish(message(valid(typ, 3), 0), message(valid(typ, 4), 1))
+	w.start(&hubtest.Schemas{}, func(o *Options) { o.Logger = zap.New(zapcore.NewTee(core, o.Logger.Core())) })
+	w.publish(message(hubtest.Valid(typ, 3), 0), message(hubtest.Valid(typ, 4), 1))
 	w.await(typ.Topic, 3)
 	time.Sleep(500 * time.Millisecond)
 	if got, want := w.books(typ.Topic), (Counts{3, 3, 0, 0}); got != want {
@@ -159,7 +160,7 @@ func TestABlockWithoutRowsStopsItsPartition(t *testing.T) {
 // TestEpochsAreOfALife: the same for all connections, and another one after a start.
 func TestEpochsAreOfALife(t *testing.T) {
 	server := testkit.ClickHouseServer(t)
-	w := newWorldOn(t, server, 1)
+	w := newWorldOn(t, server.DSN, 1)
 	s, err := newStore(w.dsn, zap.NewNop())
 	if err != nil {
 		t.Fatal(err)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/welfarehub/welfarehub/pkg/clickhouse/ddl"
 	"github.com/welfarehub/welfarehub/pkg/event"
+	"github.com/welfarehub/welfarehub/pkg/testkit/hubtest"
 )
 
 // nextID is the registry id of the next version of ServiceRequested.
@@ -33,7 +34,7 @@ func nextRelease(t *testing.T) *event.Type {
 
 // nextSchemas is the test's registry with the next version.
 type nextSchemas struct {
-	testSchemas
+	hubtest.Schemas
 	next *event.Type
 }
 
@@ -41,7 +42,7 @@ func (s *nextSchemas) SchemaByID(ctx context.Context, id int) (string, error) {
 	if id == nextID {
 		return s.next.Raw, nil
 	}
-	return s.testSchemas.SchemaByID(ctx, id)
+	return s.Schemas.SchemaByID(ctx, id)
 }
 
 // startNext runs a loader of the next release.
@@ -55,7 +56,7 @@ func (w *world) startNext(next *event.Type) (l *Loader, stop func()) {
 
 // request is event n as one of the releases writes it. The next one says of every third that a carer asked.
 func request(next *event.Type, n int, new bool, partition int) kafka.Message {
-	old := valid(event.ByName("ServiceRequested"), n)
+	old := hubtest.Valid(event.ByName("ServiceRequested"), n)
 	if !new {
 		return message(old, partition)
 	}
@@ -128,7 +129,7 @@ func TestANewFieldIsLoadedLive(t *testing.T) {
 	send(0, 240, 2) // all to the new one
 	for _, n := range []int{31, 32} {
 		m := request(next, n, isNew(n), 0)
-		row := valid(event.ByName("ServiceRequested"), n)
+		row := hubtest.Valid(event.ByName("ServiceRequested"), n)
 		row.Set(event.OrgCode, "F206") // another content: a conflict, whoever stored the first
 		_, m.Value, _ = event.Message(row, row.Type.No)
 		w.publish(m)

@@ -13,6 +13,7 @@ import (
 	"github.com/segmentio/kafka-go"
 
 	"github.com/welfarehub/welfarehub/pkg/event"
+	"github.com/welfarehub/welfarehub/pkg/testkit/hubtest"
 )
 
 // heap watches the bytes of objects on the heap, garbage included, until its stop returns the most of it.
@@ -93,14 +94,14 @@ func TestMemoryIsBoundedAgainstHostileSizes(t *testing.T) {
 		t.Run(strings.ReplaceAll(c.name, " ", "_"), func(t *testing.T) {
 			typ := event.Types[i]
 			n := c.fill(typ.Topic)
-			w.publish(message(valid(typ, 1), 0)) // the partition goes on
+			w.publish(message(hubtest.Valid(typ, 1), 0)) // the partition goes on
 			n++
 			runtime.GC()
 			debug.FreeOSMemory()
 			var before runtime.MemStats
 			runtime.ReadMemStats(&before)
 			stop := watchHeap()
-			_, stopLoader := w.start(&testSchemas{}, nil)
+			_, stopLoader := w.start(&hubtest.Schemas{}, nil)
 			w.await(typ.Topic, int64(n))
 			most := stop()
 			if got, want := w.books(typ.Topic), (Counts{int64(n), 1, 0, int64(n - 1)}); got != want {
@@ -112,7 +113,7 @@ func TestMemoryIsBoundedAgainstHostileSizes(t *testing.T) {
 				t.Errorf("the heap grew by %d MiB, want at most %d", grown, c.limit)
 			}
 			// What a bomb took is given back, or kept once.
-			w.publish(message(valid(typ, 2), 0))
+			w.publish(message(hubtest.Valid(typ, 2), 0))
 			w.await(typ.Topic, int64(n+1))
 			runtime.GC()
 			var after runtime.MemStats
@@ -139,10 +140,10 @@ func (w *world) twoBatches(topic string, codec kafka.Compression) int {
 func TestABombIsRejected(t *testing.T) {
 	typ := event.ByName("ServiceRequested")
 	w := newWorld(t, 1)
-	w.publish(message(valid(typ, 1), 0))
+	w.publish(message(hubtest.Valid(typ, 1), 0))
 	w.bombs(typ.Topic, kafka.Zstd, 40, 8<<20, nil)
-	w.publish(message(valid(typ, 2), 0))
-	w.start(&testSchemas{}, nil)
+	w.publish(message(hubtest.Valid(typ, 2), 0))
+	w.start(&hubtest.Schemas{}, nil)
 	w.await(typ.Topic, 42)
 	if got, want := w.books(typ.Topic), (Counts{42, 2, 0, 40}); got != want {
 		t.Errorf("%+v, want %+v", got, want)

@@ -13,21 +13,22 @@ import (
 	"github.com/welfarehub/welfarehub/pkg/event"
 	wkafka "github.com/welfarehub/welfarehub/pkg/kafka"
 	"github.com/welfarehub/welfarehub/pkg/record"
+	"github.com/welfarehub/welfarehub/pkg/testkit/hubtest"
 )
 
 func TestLoadEndsEveryRecordOfEveryEvent(t *testing.T) {
 	w := newWorld(t, 1)
-	_, stop := w.start(&testSchemas{}, nil)
+	_, stop := w.start(&hubtest.Schemas{}, nil)
 	for _, typ := range event.Types {
-		first := valid(typ, 1)
+		first := hubtest.Valid(typ, 1)
 		conflict := first.Clone()
 		conflict.Set(event.OrgCode, "F206")
-		invalid := valid(typ, 2)
+		invalid := hubtest.Valid(typ, 2)
 		invalid.SetInt(event.RecordVersion, 0)
 		later := first.Clone()
 		later.SetInt(event.RecordedAt, later.Vals[event.RecordedAt].Int+1) // not part of the content
 		w.publish(
-			message(first, 0), message(valid(typ, 3), 0), message(later, 0), message(conflict, 0), message(invalid, 0),
+			message(first, 0), message(hubtest.Valid(typ, 3), 0), message(later, 0), message(conflict, 0), message(invalid, 0),
 			kafka.Message{Topic: typ.Topic}, kafka.Message{Topic: typ.Topic, Value: []byte("{}")},
 			kafka.Message{Topic: typ.Topic, Value: event.AppendFrame(nil, 999)},
 			kafka.Message{Topic: typ.Topic, Value: append(event.AppendFrame(nil, 999), 1)},
@@ -85,13 +86,13 @@ func TestLoadEndsEveryRecordOfEveryEvent(t *testing.T) {
 
 func TestLoadReadsBackWhatWasSent(t *testing.T) {
 	w := newWorld(t, 1)
-	_, _ = w.start(&testSchemas{}, nil)
+	_, _ = w.start(&hubtest.Schemas{}, nil)
 	for _, typ := range event.Types {
-		w.publish(message(valid(typ, 1), 0))
+		w.publish(message(hubtest.Valid(typ, 1), 0))
 	}
 	for _, typ := range event.Types {
 		w.await(typ.Topic, 1)
-		row := valid(typ, 1)
+		row := hubtest.Valid(typ, 1)
 		for i, f := range typ.Fields {
 			var got string
 			if err := w.db.Scan(t.Context(), "SELECT ifNull(toString("+f.Column+"), 'NULL') FROM welfare."+typ.Table, nil, &got); err != nil {
@@ -139,20 +140,20 @@ func shown(row *event.Row, i int) string {
 func TestLoadFindsCopiesInOtherPartitionsAndAfterRestart(t *testing.T) {
 	typ := event.ByName("ServiceRequested")
 	w := newWorld(t, 3)
-	_, stop := w.start(&testSchemas{}, nil)
+	_, stop := w.start(&hubtest.Schemas{}, nil)
 	for n := range 30 {
-		w.publish(message(valid(typ, n), n%3))
+		w.publish(message(hubtest.Valid(typ, n), n%3))
 	}
 	w.await(typ.Topic, 30)
 	for n := range 30 {
-		w.publish(message(valid(typ, n), (n+1)%3)) // the same ids elsewhere
+		w.publish(message(hubtest.Valid(typ, n), (n+1)%3)) // the same ids elsewhere
 	}
 	w.await(typ.Topic, 60)
 	stop()
 	for n := range 30 {
-		w.publish(message(valid(typ, n), n%3))
+		w.publish(message(hubtest.Valid(typ, n), n%3))
 	}
-	w.start(&testSchemas{}, nil)
+	w.start(&hubtest.Schemas{}, nil)
 	w.await(typ.Topic, 90)
 	if got, want := w.books(typ.Topic), (Counts{90, 30, 60, 0}); got != want {
 		t.Errorf("%+v, want %+v", got, want)
@@ -165,14 +166,15 @@ func TestLoadFindsCopiesInOtherPartitionsAndAfterRestart(t *testing.T) {
 func TestLoadWaitsForTheRegistry(t *testing.T) {
 	typ := event.ByName("RecordRevoked")
 	w := newWorld(t, 1)
-	schemas := &testSchemas{down: true}
+	schemas := &hubtest.Schemas{}
+	schemas.SetDown(true)
 	w.start(schemas, nil)
-	w.publish(message(valid(typ, 1), 0))
+	w.publish(message(hubtest.Valid(typ, 1), 0))
 	time.Sleep(time.Second)
 	if got := w.books(typ.Topic); got.Read != 0 {
 		t.Fatalf("decided without the registry: %+v", got)
 	}
-	schemas.setDown(false)
+	schemas.SetDown(false)
 	w.await(typ.Topic, 1)
 	if got, want := w.books(typ.Topic), (Counts{1, 1, 0, 0}); got != want {
 		t.Errorf("%+v, want %+v", got, want)
@@ -188,12 +190,12 @@ func TestLoadEndsAClaimedBlock(t *testing.T) {
 	}{{"claimed", 3}, {"inserted", 4}, {"told", 5}} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t, 1)
-			msgs := []kafka.Message{message(valid(typ, 1), 0), message(valid(typ, 2), 0), message(valid(typ, 1), 0), {Topic: typ.Topic, Value: []byte("x")}}
+			msgs := []kafka.Message{message(hubtest.Valid(typ, 1), 0), message(hubtest.Valid(typ, 2), 0), message(hubtest.Valid(typ, 1), 0), {Topic: typ.Topic, Value: []byte("x")}}
 			w.publish(msgs...)
 			w.dieAfter(typ, c.upTo, 4)
-			more := valid(typ, 3)
-			w.publish(message(more, 0), message(valid(typ, 2), 0))
-			w.start(&testSchemas{}, nil)
+			more := hubtest.Valid(typ, 3)
+			w.publish(message(more, 0), message(hubtest.Valid(typ, 2), 0))
+			w.start(&hubtest.Schemas{}, nil)
 			w.await(typ.Topic, 6)
 			if got, want := w.books(typ.Topic), (Counts{6, 3, 2, 1}); got != want {
 				t.Errorf("%+v, want %+v", got, want)
@@ -241,7 +243,7 @@ func insertBlock(ctx context.Context, s *store, t *topic, p position, c claim, c
 // dieAfter does the first steps of the block [0, to) as a loader that then dies does.
 func (w *world) dieAfter(typ *event.Type, step int, to int64) {
 	w.t.Helper()
-	l, err := New(Options{Cluster: w.cluster, Group: w.group, DSN: w.dsn, Schemas: &testSchemas{}, OutcomeSchemaID: 17})
+	l, err := New(Options{Cluster: w.cluster, Group: w.group, DSN: w.dsn, Schemas: &hubtest.Schemas{}, OutcomeSchemaID: 17})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -285,8 +287,8 @@ func (w *world) dieAfter(typ *event.Type, step int, to int64) {
 func TestLoadTakesALateInsertOfAClaimedBlockForDone(t *testing.T) {
 	typ := event.ByName("ServiceRequested")
 	w := newWorld(t, 1)
-	w.publish(message(valid(typ, 1), 0), message(valid(typ, 2), 0))
-	zombie, err := New(Options{Cluster: w.cluster, Group: w.group, DSN: w.dsn, Schemas: &testSchemas{}, OutcomeSchemaID: 17})
+	w.publish(message(hubtest.Valid(typ, 1), 0), message(hubtest.Valid(typ, 2), 0))
+	zombie, err := New(Options{Cluster: w.cluster, Group: w.group, DSN: w.dsn, Schemas: &hubtest.Schemas{}, OutcomeSchemaID: 17})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -304,7 +306,7 @@ func TestLoadTakesALateInsertOfAClaimedBlockForDone(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.dieAfter(typ, 3, 2) // the claim that the zombie made
-	w.start(&testSchemas{}, nil)
+	w.start(&hubtest.Schemas{}, nil)
 	w.await(typ.Topic, 2)
 	if err := insertBlock(t.Context(), zombie.store, zt, r.p, claim{0, 2}, cols); err != nil {
 		t.Fatal(err)
@@ -326,19 +328,19 @@ func TestLoadTakesALateInsertOfAClaimedBlockForDone(t *testing.T) {
 func TestHealFillsAViewThatACrashLeftBehind(t *testing.T) {
 	typ := event.ByName("ServiceRequested")
 	w := newWorld(t, 1)
-	w.publish(message(valid(typ, 1), 0), message(valid(typ, 2), 0))
+	w.publish(message(hubtest.Valid(typ, 1), 0), message(hubtest.Valid(typ, 2), 0))
 	w.dieAfter(typ, 4, 2)
 	for _, q := range []string{"TRUNCATE TABLE store.ids", "TRUNCATE TABLE store.ledger"} {
 		if err := w.db.Exec(t.Context(), q); err != nil {
 			t.Fatal(err)
 		}
 	}
-	w.start(&testSchemas{}, nil)
+	w.start(&hubtest.Schemas{}, nil)
 	w.await(typ.Topic, 2)
 	if ids, rows := w.count("count() FROM store.ids"), w.count("count() FROM store.service_requested"); ids != 2 || rows != 2 {
 		t.Errorf("%d ids, %d rows", ids, rows)
 	}
-	w.publish(message(valid(typ, 1), 0), message(valid(typ, 2), 0)) // known, though the filter was made before the views were whole
+	w.publish(message(hubtest.Valid(typ, 1), 0), message(hubtest.Valid(typ, 2), 0)) // known, though the filter was made before the views were whole
 	w.await(typ.Topic, 4)
 	if got, want := w.books(typ.Topic), (Counts{4, 2, 2, 0}); got != want {
 		t.Errorf("%+v, want %+v", got, want)
@@ -348,7 +350,7 @@ func TestHealFillsAViewThatACrashLeftBehind(t *testing.T) {
 func TestCommitIsFenced(t *testing.T) {
 	typ := event.ByName("ServiceRequested")
 	w := newWorld(t, 1)
-	l, err := New(Options{Cluster: w.cluster, Group: w.group, DSN: w.dsn, Schemas: &testSchemas{}})
+	l, err := New(Options{Cluster: w.cluster, Group: w.group, DSN: w.dsn, Schemas: &hubtest.Schemas{}})
 	if err != nil {
 		t.Fatal(err)
 	}

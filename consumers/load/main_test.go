@@ -2,9 +2,6 @@ package load
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"fmt"
 	"sync"
 	"testing"
 	"time"
@@ -14,14 +11,12 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest"
 
-	embedded "github.com/welfarehub/welfarehub/pkg/broker"
 	"github.com/welfarehub/welfarehub/pkg/clickhouse"
 	"github.com/welfarehub/welfarehub/pkg/event"
 	wkafka "github.com/welfarehub/welfarehub/pkg/kafka"
 	"github.com/welfarehub/welfarehub/pkg/record"
-	"github.com/welfarehub/welfarehub/pkg/registry"
 	"github.com/welfarehub/welfarehub/pkg/testkit"
-	"github.com/welfarehub/welfarehub/pkg/validate/validtest"
+	"github.com/welfarehub/welfarehub/pkg/testkit/hubtest"
 )
 
 func TestMain(m *testing.M) { testkit.Main(m) }
@@ -36,65 +31,16 @@ type world struct {
 	group   string
 }
 
-// schemaIDs gives the test's registry: the schema of event number n has id n, OutcomesReported 17.
-type testSchemas struct {
-	mu   sync.Mutex
-	down bool
-}
-
-func (s *testSchemas) SchemaByID(_ context.Context, id int) (string, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.down {
-		return "", fmt.Errorf("registry is down")
-	}
-	if id < 1 || id > len(event.Types) {
-		return "", &registry.Error{HTTPStatus: 404, Code: 40403, Message: "Schema not found"}
-	}
-	return event.Types[id-1].Raw, nil
-}
-
-func (s *testSchemas) setDown(down bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.down = down
-}
-
 func newWorld(t *testing.T, partitions int) *world {
 	t.Helper()
-	return newWorldOn(t, testkit.ClickHouse(t), partitions)
+	return newWorldOn(t, testkit.ClickHouse(t).DSN, partitions)
 }
 
-func newWorldOn(t *testing.T, server *testkit.Server, partitions int) *world {
+func newWorldOn(t *testing.T, dsn string, partitions int) *world {
 	t.Helper()
-	w := &world{t: t, cluster: wkafka.Cluster{Brokers: []string{testkit.KafkaServer(t).Addr}}, dsn: server.DSN, group: "load-" + uuid.NewString()}
-	ctx := t.Context()
-	if err := clickhouse.MigrateDown(ctx, w.dsn, 0, zap.NewNop()); err != nil {
-		t.Fatal(err)
-	}
-	if err := clickhouse.Migrate(ctx, w.dsn, zap.NewNop()); err != nil {
-		t.Fatal(err)
-	}
-	db, err := clickhouse.Open(ctx, w.dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = db.Close() })
-	w.db = db
-	var specs []embedded.TopicSpec
-	for _, typ := range event.Types {
-		specs = append(specs, embedded.TopicSpec{Name: typ.Topic, Partitions: partitions, Configs: map[string]string{"max.message.bytes": "16777216", "retention.ms": "-1"}},
-			embedded.TopicSpec{Name: typ.Topic + DeadLetterSuffix, Partitions: 1, Configs: map[string]string{"max.message.bytes": "16777216"}})
-	}
-	specs = append(specs, embedded.TopicSpec{Name: event.TopicOutcome, Partitions: 1})
-	tr := w.cluster.Transport()
-	if err := embedded.EnsureTopicsWith(ctx, w.cluster.Client(tr), specs); err != nil {
-		t.Fatal(err)
-	}
-	w.writer = w.cluster.Writer(tr, 12<<20)
-	w.writer.Balancer = byHint{}
-	t.Cleanup(func() { _ = w.writer.Close(); tr.CloseIdleConnections() })
-	return w
+	h := hubtest.NewOn(t, dsn, partitions)
+	h.Writer.Balancer = byHint{}
+	return &world{t: t, cluster: h.Cluster, dsn: h.DSN, db: h.DB, writer: h.Writer, group: "load-" + uuid.NewString()}
 }
 
 // byHint sends a message to the partition that its header names, else to 0.
@@ -109,27 +55,11 @@ func (byHint) Balance(m kafka.Message, _ ...int) int {
 	return 0
 }
 
-// message is the record of a row.
+// message is the record of a row, for a partition.
 func message(row *event.Row, partition int) kafka.Message {
-	key, value, headers := event.Message(row, row.Type.No)
-	m := kafka.Message{Topic: row.Type.Topic, Key: key, Value: value, Time: row.Time(event.RecordedAt).Add(time.Second)}
-	for _, h := range headers {
-		m.Headers = append(m.Headers, kafka.Header(h))
-	}
+	m := hubtest.Message(row, row.Type.No)
 	m.Headers = append(m.Headers, kafka.Header{Key: "test_partition", Value: []byte{byte('0' + partition)}})
 	return m
-}
-
-// valid is a valid event of a type, number n of its kind.
-func valid(t *event.Type, n int) *event.Row {
-	row := validtest.Valid(t)
-	row.Set(event.EventID, uuid.NewSHA1(uuid.NameSpaceURL, fmt.Appendf(nil, "%s/%d", t.Name, n)).String())
-	row.Set(event.SourceRecordID, fmt.Sprintf("record-%d", n))
-	if t.Subject >= 0 && !row.Vals[t.Subject].Null {
-		sum := sha256.Sum256(fmt.Appendf(nil, "person %d of %s", n, t.Name)) // an erasure concerns nobody else
-		row.Set(t.Subject, hex.EncodeToString(sum[:]))
-	}
-	return row
 }
 
 func (w *world) publish(msgs ...kafka.Message) {
@@ -143,7 +73,7 @@ func (w *world) publish(msgs ...kafka.Message) {
 func (w *world) start(schemas record.SchemaSource, change func(*Options), before ...func(*Loader)) (l *Loader, stop func()) {
 	w.t.Helper()
 	opt := Options{
-		Cluster: w.cluster, Group: w.group, DSN: w.dsn, Schemas: schemas, OutcomeSchemaID: 17,
+		Cluster: w.cluster, Group: w.group, DSN: w.dsn, Schemas: schemas, OutcomeSchemaID: hubtest.OutcomeSchemaID,
 		FlushAge: 50 * time.Millisecond, SessionTimeout: 6 * time.Second, Logger: zaptest.NewLogger(w.t, zaptest.Level(zap.WarnLevel)),
 	}
 	if change != nil {

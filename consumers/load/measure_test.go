@@ -8,6 +8,7 @@ import (
 	"github.com/welfarehub/welfarehub/pkg/event"
 	"github.com/welfarehub/welfarehub/pkg/metrics"
 	"github.com/welfarehub/welfarehub/pkg/metrics/metricstest"
+	"github.com/welfarehub/welfarehub/pkg/testkit/hubtest"
 )
 
 // TestLoadIsMeasured loads a good event, a copy of it, and two bad ones, while the registry is away at first.
@@ -15,14 +16,15 @@ func TestLoadIsMeasured(t *testing.T) {
 	typ := event.ByName("ServiceRequested")
 	w := newWorld(t, 2)
 	reg := metrics.New("test")
-	schemas := &testSchemas{down: true}
+	schemas := &hubtest.Schemas{}
+	schemas.SetDown(true)
 	l, stop := w.start(schemas, func(o *Options) { o.Metrics = reg.Load() })
 	if err := l.Ready(t.Context()); !errors.Is(err, errNoMember) {
 		t.Errorf("ready before it has joined: %v", err)
 	}
-	bad := valid(typ, 2)
+	bad := hubtest.Valid(typ, 2)
 	bad.Set(typ.MustField("comuneCode"), "x")
-	good, broken := message(valid(typ, 1), 0), message(valid(typ, 3), 0)
+	good, broken := message(hubtest.Valid(typ, 1), 0), message(hubtest.Valid(typ, 3), 0)
 	broken.Value = []byte("x")
 	w.publish(good, good, message(bad, 0), broken)
 	for end := time.Now().Add(30 * time.Second); metricstest.Values(t, reg)["welfarehub_load_retries_total decide"] == 0; time.Sleep(50 * time.Millisecond) {
@@ -33,7 +35,7 @@ func TestLoadIsMeasured(t *testing.T) {
 	if err := l.Ready(t.Context()); err != nil {
 		t.Errorf("not ready: %v", err)
 	}
-	schemas.setDown(false)
+	schemas.SetDown(false)
 	w.await(typ.Topic, 4)
 	stop() // all that is stored is counted now
 	v := metricstest.Values(t, reg)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/welfarehub/welfarehub/pkg/event"
+	"github.com/welfarehub/welfarehub/pkg/testkit/hubtest"
 )
 
 // TestLoadKnowsWhatAnotherInstanceStored sends copies, and a conflict, to the loader that did not load the first.
@@ -14,21 +15,21 @@ func TestLoadKnowsWhatAnotherInstanceStored(t *testing.T) {
 	typ := event.ByName("ServiceRequested")
 	w := newWorld(t, 2)
 	soon := func(o *Options) { o.refresh = time.Nanosecond }
-	one, _ := w.start(&testSchemas{}, soon)
-	two, _ := w.start(&testSchemas{}, soon)
+	one, _ := w.start(&hubtest.Schemas{}, soon)
+	two, _ := w.start(&hubtest.Schemas{}, soon)
 	for end := time.Now().Add(time.Minute); one.assigned() != len(event.Types) || two.assigned() != len(event.Types); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("the loaders have %d and %d partitions", one.assigned(), two.assigned())
 		}
 	}
-	w.publish(message(valid(typ, 0), 0), message(valid(typ, 1), 1))
+	w.publish(message(hubtest.Valid(typ, 0), 0), message(hubtest.Valid(typ, 1), 1))
 	w.await(typ.Topic, 2)
 	if n := w.count("uniqExact(owner) FROM store.ledger WHERE topic = ?", typ.Topic); n != 2 {
 		t.Fatalf("%d loaders loaded the two partitions", n)
 	}
-	conflict := valid(typ, 1)
+	conflict := hubtest.Valid(typ, 1)
 	conflict.Set(event.OrgCode, "F206")
-	w.publish(message(valid(typ, 0), 1), message(valid(typ, 1), 0), message(conflict, 0))
+	w.publish(message(hubtest.Valid(typ, 0), 1), message(hubtest.Valid(typ, 1), 0), message(conflict, 0))
 	w.await(typ.Topic, 5)
 	if got, want := w.books(typ.Topic), (Counts{5, 2, 2, 1}); got != want {
 		t.Errorf("%+v, want %+v", got, want)
@@ -46,16 +47,16 @@ func (l *Loader) assigned() int {
 func TestLoadStoresNothingOfTheErased(t *testing.T) {
 	erased, request, attendance := event.ByName("SubjectErased"), event.ByName("ServiceRequested"), event.ByName("AttendanceRecorded")
 	w := newWorld(t, 1)
-	w.start(&testSchemas{}, func(o *Options) { o.refresh = time.Nanosecond })
+	w.start(&hubtest.Schemas{}, func(o *Options) { o.refresh = time.Nanosecond })
 	sum := sha256.Sum256([]byte("the erased"))
 	who := hex.EncodeToString(sum[:])
 
-	erasure := valid(erased, 0)
+	erasure := hubtest.Valid(erased, 0)
 	erasure.Set(event.SubjectErasedPseudonym, who)
 	if err := event.SetText(erasure, event.SubjectErasedScope, "DEMAND"); err != nil {
 		t.Fatal(err)
 	}
-	before, after, household, school := valid(request, 0), valid(request, 1), valid(request, 2), valid(attendance, 0)
+	before, after, household, school := hubtest.Valid(request, 0), hubtest.Valid(request, 1), hubtest.Valid(request, 2), hubtest.Valid(attendance, 0)
 	before.Set(request.Subject, who)
 	after.Set(request.Subject, who)
 	household.Set(request.Field("householdPseudonym"), who)

@@ -20,6 +20,7 @@ import (
 
 	"github.com/welfarehub/welfarehub/pkg/event"
 	"github.com/welfarehub/welfarehub/pkg/privacy"
+	"github.com/welfarehub/welfarehub/pkg/testkit/hubtest"
 )
 
 // poison is one message of the corpus; testdata/poison/README.md says what its members mean.
@@ -124,7 +125,7 @@ func poisons(t testing.TB) []poison {
 func (p *poison) row(t testing.TB, n int) *event.Row {
 	t.Helper()
 	typ := event.ByName(p.Event)
-	row := valid(typ, n)
+	row := hubtest.Valid(typ, n)
 	for name, v := range p.Set {
 		i := typ.MustField(name)
 		f := &typ.Fields[i]
@@ -234,11 +235,11 @@ func (p *poison) message(t testing.TB, n int) kafka.Message {
 }
 
 // poisonSchemas are the test's registry with schemas that senders have and we do not: from 100 on.
-type poisonSchemas struct{ testSchemas }
+type poisonSchemas struct{ hubtest.Schemas }
 
 func (s *poisonSchemas) SchemaByID(ctx context.Context, id int) (string, error) {
 	if id < 100 || id >= 100+len(strangeSchemas) {
-		return s.testSchemas.SchemaByID(ctx, id)
+		return s.Schemas.SchemaByID(ctx, id)
 	}
 	return strangeSchemas[id-100], nil
 }
@@ -369,10 +370,10 @@ func TestPoison(t *testing.T) {
 		typ := event.ByName(p.Event)
 		m := p.message(t, 100_000+i)
 		if len(at[p.Event]) == 0 {
-			w.publish(message(valid(typ, 0), 0))
+			w.publish(message(hubtest.Valid(typ, 0), 0))
 			at[p.Event] = append(at[p.Event], nil)
 		}
-		w.publish(m, message(valid(typ, i+1), 0))
+		w.publish(m, message(hubtest.Valid(typ, i+1), 0))
 		at[p.Event] = append(at[p.Event], &sent{p, m}, nil)
 	}
 	for name, list := range at {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/welfarehub/welfarehub/pkg/event"
 	"github.com/welfarehub/welfarehub/pkg/registry"
+	"github.com/welfarehub/welfarehub/pkg/testkit/hubtest"
 )
 
 // guarded is a registry behind a path prefix, basic authentication and TLS, that can be troubled.
@@ -109,7 +110,7 @@ func TestLoadWaitsOutEachTroubleOfTheRegistry(t *testing.T) {
 	knownID := register(t, c, known, known.Raw)
 	w.start(g.client(t), nil)
 	publish := func(typ *event.Type, id, n int) {
-		row := valid(typ, n)
+		row := hubtest.Valid(typ, n)
 		m := message(row, 0)
 		_, m.Value, _ = event.Message(row, id)
 		w.publish(m)
@@ -200,7 +201,7 @@ func TestLoadResolvesSeveralSchemasOfABlock(t *testing.T) {
 	// The renamed one is written by hamba/avro from the same values.
 	var msgs []kafka.Message
 	for n := range 30 {
-		row := valid(typ, n)
+		row := hubtest.Valid(typ, n)
 		row.SetInt(event.RecordRevokedRevokedUpToVersion, int64(n))
 		m := message(row, 0)
 		id := ids[n%2]

@@ -1,12 +1,9 @@
 package reconcile
 
 import (
-	"context"
 	"crypto/sha256"
-	"encoding/binary"
 	"encoding/hex"
 	"fmt"
-	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -16,27 +13,16 @@ import (
 	"github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/google/uuid"
 	kafkago "github.com/segmentio/kafka-go"
-	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/welfarehub/welfarehub/pkg/broker"
 	wclickhouse "github.com/welfarehub/welfarehub/pkg/clickhouse"
 	"github.com/welfarehub/welfarehub/pkg/event"
 	"github.com/welfarehub/welfarehub/pkg/kafka"
 	"github.com/welfarehub/welfarehub/pkg/record"
-	"github.com/welfarehub/welfarehub/pkg/registry"
 	"github.com/welfarehub/welfarehub/pkg/testkit"
+	"github.com/welfarehub/welfarehub/pkg/testkit/hubtest"
 	"github.com/welfarehub/welfarehub/pkg/validate/validtest"
 )
-
-// schemas are a registry in which the schema of event number n has id n.
-type schemas struct{}
-
-func (schemas) SchemaByID(_ context.Context, id int) (string, error) {
-	if id < 1 || id > len(event.Types) {
-		return "", &registry.Error{HTTPStatus: 404, Code: 40403, Message: "Schema not found"}
-	}
-	return event.Types[id-1].Raw, nil
-}
 
 // valid is a valid event of a type, number n of its kind.
 func valid(t *event.Type, n int) *event.Row {
@@ -251,7 +237,7 @@ func TestHandsInTheRowsAreSeen(t *testing.T) {
 			if c.spoil != "" {
 				exec(t, db, c.spoil)
 			}
-			o := Options{DB: db.Conn(), Topics: []string{typ.Topic}, Recheck: -1, Content: true, Schemas: schemas{}}
+			o := Options{DB: db.Conn(), Topics: []string{typ.Topic}, Recheck: -1, Content: true, Schemas: &hubtest.Schemas{}}
 			r, err := Run(t.Context(), o)
 			if err != nil {
 				t.Fatal(err)
@@ -286,7 +272,7 @@ func TestColumnsAndHashesChangedTogether(t *testing.T) {
 	store(t, typ, rows)
 	before := sums(t, Options{DB: db.Conn(), Topics: []string{typ.Topic}, Recheck: -1})
 	exec(t, db, fmt.Sprintf("ALTER TABLE store.%s UPDATE record_version = 2, _content_hash = unhex('%x') WHERE _offset = 3 SETTINGS mutations_sync = 2", typ.Table, sum))
-	r, err := Run(t.Context(), Options{DB: db.Conn(), Cluster: cluster, Topics: []string{typ.Topic}, Recheck: -1, Content: true, Log: true, Schemas: schemas{}})
+	r, err := Run(t.Context(), Options{DB: db.Conn(), Cluster: cluster, Topics: []string{typ.Topic}, Recheck: -1, Content: true, Log: true, Schemas: &hubtest.Schemas{}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -355,7 +341,7 @@ func TestWindowsBoundWhatIsLookedAt(t *testing.T) {
 		{"partition", Window{Partition: &none}, 0, ""},
 	} {
 		r, err := Run(t.Context(), Options{
-			DB: db.Conn(), Cluster: cluster, Topics: []string{typ.Topic}, Recheck: -1, Content: true, Log: true, Schemas: schemas{}, Window: c.w,
+			DB: db.Conn(), Cluster: cluster, Topics: []string{typ.Topic}, Recheck: -1, Content: true, Log: true, Schemas: &hubtest.Schemas{}, Window: c.w,
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -398,40 +384,7 @@ func TestRejectsAndDeadLetters(t *testing.T) {
 	exec(t, db, "TRUNCATE TABLE store.dispositions")
 	write(t, cluster, typ.Topic+".dlq", letter(typ, 7))
 	look("no-letter 0 [5,6)|stray-letter 0 [7,8)", 2, 0)
-	deleteTo(t, cluster, typ.Topic+".dlq", 3)
+	hubtest.DeleteRecords(t, cluster, typ.Topic+".dlq", 3)
 	look("", 0, 2)
 	empty(t, db, typ)
-}
-
-// deleteTo takes the records before an offset off the log, as retention does.
-func deleteTo(t *testing.T, cluster kafka.Cluster, topic string, offset int64) {
-	t.Helper()
-	req := kmsg.NewDeleteRecordsRequest()
-	req.Version, req.TimeoutMillis = 1, 10_000
-	part := kmsg.NewDeleteRecordsRequestTopicPartition()
-	part.Offset = offset
-	of := kmsg.NewDeleteRecordsRequestTopic()
-	of.Topic, of.Partitions = topic, append(of.Partitions, part)
-	req.Topics = append(req.Topics, of)
-	conn, err := net.Dial("tcp", cluster.Brokers[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	raw := req.AppendTo([]byte{0, 0, 0, 0, 0, byte(req.Key()), 0, byte(req.Version), 0, 0, 0, 7, 0, 1, 't'})
-	binary.BigEndian.PutUint32(raw, uint32(len(raw)-4))
-	if _, err := conn.Write(raw); err != nil {
-		t.Fatal(err)
-	}
-	transport := cluster.Transport()
-	defer transport.CloseIdleConnections()
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-		logs, err := kafka.LogBounds(t.Context(), cluster.Client(transport), topic)
-		switch {
-		case err == nil && logs[0].First == offset:
-			return
-		case time.Now().After(end):
-			t.Fatal(logs, err)
-		}
-	}
 }

@@ -9,34 +9,21 @@ import (
 	"testing"
 
 	kafkago "github.com/segmentio/kafka-go"
-	"go.uber.org/zap"
 
 	"github.com/welfarehub/welfarehub/pkg/broker"
 	"github.com/welfarehub/welfarehub/pkg/clickhouse"
 	"github.com/welfarehub/welfarehub/pkg/event"
 	"github.com/welfarehub/welfarehub/pkg/kafka"
 	"github.com/welfarehub/welfarehub/pkg/testkit"
+	"github.com/welfarehub/welfarehub/pkg/testkit/hubtest"
 )
 
 func TestMain(m *testing.M) { testkit.Main(m) }
 
-// migrated is done when the shared server has the schema.
-var migrated sync.Once
-
 // database returns the database without rows.
 func database(t *testing.T) *clickhouse.DB {
 	t.Helper()
-	server := testkit.ClickHouse(t)
-	migrated.Do(func() {
-		if err := clickhouse.Migrate(t.Context(), server.DSN, zap.NewNop()); err != nil {
-			t.Fatal(err)
-		}
-	})
-	db, err := clickhouse.Open(t.Context(), server.DSN)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = db.Close() })
+	db := hubtest.Store(t, testkit.ClickHouse(t).DSN)
 	for _, table := range []string{theType.Table, "ledger", "ids", "erased", "superseded", "settled", "dispositions"} {
 		exec(t, db, "TRUNCATE TABLE store."+table)
 	}

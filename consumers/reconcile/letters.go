@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/ClickHouse/clickhouse-go/v2"
-	"github.com/segmentio/kafka-go"
 	"go.uber.org/zap"
 
 	wkafka "github.com/welfarehub/welfarehub/pkg/kafka"
@@ -112,7 +111,7 @@ func (c *letterCheck) scan(ctx context.Context) error {
 }
 
 // take notes the position of a letter. The loader's headers come last, after those of the original.
-func (c *letterCheck) take(m *kafka.Message) {
+func (c *letterCheck) take(m *wkafka.Message) {
 	topic, partition, offset := "", -1, int64(-1)
 	for _, h := range m.Headers {
 		var err error

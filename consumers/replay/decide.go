@@ -7,8 +7,6 @@ import (
 	"encoding/hex"
 	"time"
 
-	"github.com/segmentio/kafka-go"
-
 	"github.com/welfarehub/welfarehub/pkg/event"
 	wkafka "github.com/welfarehub/welfarehub/pkg/kafka"
 	"github.com/welfarehub/welfarehub/pkg/record"
@@ -55,10 +53,12 @@ func HashKey(key string) string {
 }
 
 // frame compares what can be seen without decoding.
-func (m *matcher) frame(msg *kafka.Message) bool {
+func (m *matcher) frame(msg *wkafka.Message) bool {
 	switch {
 	case !m.since.IsZero() && msg.Time.Before(m.since), !m.until.IsZero() && !msg.Time.Before(m.until):
 		return false
+	case msg.Unread != 0 && (m.keyHash != "" || m.schemaID != 0):
+		return false // it has neither that anybody could know
 	case m.keyHash != "" && HashKey(string(msg.Key)) != m.keyHash:
 		return false
 	case m.schemaID != 0:
@@ -99,7 +99,7 @@ func (p *part) run(ctx context.Context, scan *wkafka.Scan) error {
 }
 
 // chunk replays some records. next is where the partition goes on.
-func (p *part) chunk(ctx context.Context, recs []kafka.Message, next int64) error {
+func (p *part) chunk(ctx context.Context, recs []wkafka.Message, next int64) error {
 	selected := recs[:0]
 	for i := range recs {
 		ok, err := p.selects(ctx, &recs[i])
@@ -154,7 +154,7 @@ func (p *part) book(ctx context.Context, c *Counts, next int64) error {
 	return p.r.audit(ctx, p.p)
 }
 
-func (p *part) selects(ctx context.Context, m *kafka.Message) (bool, error) {
+func (p *part) selects(ctx context.Context, m *wkafka.Message) (bool, error) {
 	if !p.match.frame(m) {
 		return false, nil
 	}
@@ -167,14 +167,14 @@ func (p *part) selects(ctx context.Context, m *kafka.Message) (bool, error) {
 
 // missing is a record without a row, whose end the books must say.
 type missing struct {
-	m       *kafka.Message
+	m       *wkafka.Message
 	verdict record.Verdict
 	id      [16]byte
 	content [32]byte
 }
 
 // decide gives each record its place in the counts, and hands the rows to be restored to p.restore.
-func (p *part) decide(ctx context.Context, recs []kafka.Message, counts *Counts) error {
+func (p *part) decide(ctx context.Context, recs []wkafka.Message, counts *Counts) error {
 	from, to := recs[0].Offset, recs[len(recs)-1].Offset+1
 	b, n := p.r.books, p.p.Partition
 	// Rows before erased positions, for the eraser books a position before it removes the row.
@@ -259,6 +259,10 @@ func (p *part) decideMissing(ctx context.Context, open []missing, counts *Counts
 		switch {
 		case !ok:
 			counts.Pending++ // a gap of the ledger, which reconcile reports
+			continue
+		case o.m.Unread != 0: // a reject for whoever reads it, whatever the registry has
+			counts.Rejected++
+			counts.Codes[o.verdict.Why.Code]++
 			continue
 		case !o.verdict.Decoded:
 			counts.Unknown++

@@ -78,7 +78,7 @@ type Progress struct {
 }
 
 // Counts are the selected records by what became of them. Where rows are restored, Read is the sum of the
-// others; where records are copied, there are Read and Copied only.
+// others; where records are copied, there are Read and Copied only, and the rest was left out.
 type Counts struct {
 	Read       uint64            `json:"read"`
 	Present    uint64            `json:"present"`    // loaded, and the row is there

@@ -20,7 +20,7 @@ import (
 
 // Target is where records are copied to instead of being restored. The zero Target restores.
 type Target struct {
-	Topic string // records as they are: key, value, headers; save those that hold a codice fiscale
+	Topic string // records as they are: key, value, headers; save those that hold a codice fiscale, or cannot be read
 	File  string // events as JSON lines, which welfarehub publish takes; what cannot be decoded is left out
 }
 
@@ -59,9 +59,13 @@ func (t Target) check(s *Selection) error {
 	return nil
 }
 
-// personal tells whether a record holds a codice fiscale: it is not copied to where nobody looks for it. What
-// cannot be decoded is searched byte by byte, as for a dead letter.
-func personal(v record.Verdict, m *kafka.Message) bool {
+// withheld tells whether a record is not copied: one that holds a codice fiscale, which would come to where
+// nobody looks for it, and one that cannot be read, of which there is nothing to copy or to search. What cannot
+// be decoded is searched byte by byte, as for a dead letter.
+func withheld(v record.Verdict, m *wkafka.Message) bool {
+	if m.Unread != 0 {
+		return true
+	}
 	if v.Why != nil && slices.Contains(v.Why.Codes, string(validate.E11)) {
 		return true
 	}
@@ -78,7 +82,7 @@ func personal(v record.Verdict, m *kafka.Message) bool {
 
 // sink takes copies. write returns once they are stored.
 type sink interface {
-	write(ctx context.Context, p *part, recs []kafka.Message) (copied int, err error)
+	write(ctx context.Context, p *part, recs []wkafka.Message) (copied int, err error)
 	close() error
 }
 
@@ -101,14 +105,14 @@ func (t Target) open(ctx context.Context, o *Options, tr *kafka.Transport, clien
 // counter is the sink of a dry run.
 type counter struct{ decoded bool }
 
-func (c counter) write(ctx context.Context, p *part, recs []kafka.Message) (int, error) {
+func (c counter) write(ctx context.Context, p *part, recs []wkafka.Message) (int, error) {
 	n := 0
 	for i := range recs {
 		v, err := p.reader.Read(ctx, &recs[i])
 		if err != nil {
 			return 0, err
 		}
-		if (v.Decoded || !c.decoded) && !personal(v, &recs[i]) {
+		if (v.Decoded || !c.decoded) && !withheld(v, &recs[i]) {
 			n++
 		}
 	}
@@ -123,7 +127,7 @@ type topicSink struct {
 	writer *kafka.Writer
 }
 
-func (s *topicSink) write(ctx context.Context, p *part, recs []kafka.Message) (int, error) {
+func (s *topicSink) write(ctx context.Context, p *part, recs []wkafka.Message) (int, error) {
 	out := make([]kafka.Message, 0, len(recs))
 	for i := range recs {
 		m := &recs[i]
@@ -131,7 +135,7 @@ func (s *topicSink) write(ctx context.Context, p *part, recs []kafka.Message) (i
 		if err != nil {
 			return 0, err
 		}
-		if !personal(v, m) {
+		if !withheld(v, m) {
 			out = append(out, kafka.Message{Topic: s.topic, Key: m.Key, Value: m.Value, Headers: m.Headers, Time: m.Time})
 		}
 	}
@@ -198,14 +202,14 @@ func endOfLines(f *os.File, n uint64) (int64, error) {
 	return at, nil
 }
 
-func (s *fileSink) write(ctx context.Context, p *part, recs []kafka.Message) (int, error) {
+func (s *fileSink) write(ctx context.Context, p *part, recs []wkafka.Message) (int, error) {
 	n := 0
 	for i := range recs {
 		v, err := p.reader.Read(ctx, &recs[i])
 		if err != nil {
 			return 0, err
 		}
-		if !v.Decoded || personal(v, &recs[i]) {
+		if !v.Decoded || withheld(v, &recs[i]) {
 			continue
 		}
 		s.line = append(p.reader.Row.AppendJSON(s.line[:0]), '\n')

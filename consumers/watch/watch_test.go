@@ -11,16 +11,15 @@ import (
 
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 	kafkago "github.com/segmentio/kafka-go"
-	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest"
 
 	"github.com/welfarehub/welfarehub/pkg/broker"
-	"github.com/welfarehub/welfarehub/pkg/clickhouse"
 	"github.com/welfarehub/welfarehub/pkg/event"
 	wkafka "github.com/welfarehub/welfarehub/pkg/kafka"
 	"github.com/welfarehub/welfarehub/pkg/metrics"
 	"github.com/welfarehub/welfarehub/pkg/metrics/metricstest"
 	"github.com/welfarehub/welfarehub/pkg/testkit"
+	"github.com/welfarehub/welfarehub/pkg/testkit/hubtest"
 )
 
 func TestMain(m *testing.M) { testkit.Main(m) }
@@ -35,15 +34,7 @@ func (away) Query(context.Context, string, ...any) (driver.Rows, error) {
 // TestLagIsSeenWithoutALoader: nobody loads here, and in the end ClickHouse is away as well.
 func TestLagIsSeenWithoutALoader(t *testing.T) {
 	cluster := wkafka.Cluster{Brokers: testkit.Kafka(t)}
-	server := testkit.ClickHouse(t)
-	if err := clickhouse.Migrate(t.Context(), server.DSN, zap.NewNop()); err != nil {
-		t.Fatal(err)
-	}
-	db, err := clickhouse.Open(t.Context(), server.DSN)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = db.Close() }()
+	db := hubtest.Store(t, testkit.ClickHouse(t).DSN)
 	request := event.ByName("ServiceRequested")
 	if err := broker.EnsureTopics(t.Context(), cluster.Brokers[0], []broker.TopicSpec{{Name: request.Topic, Partitions: 3}}); err != nil {
 		t.Fatal(err)

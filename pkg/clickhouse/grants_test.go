@@ -15,13 +15,14 @@ import (
 
 	"github.com/welfarehub/welfarehub/pkg/clickhouse"
 	"github.com/welfarehub/welfarehub/pkg/engine"
+	"github.com/welfarehub/welfarehub/pkg/testkit"
 )
 
 // TestMigrateSaysWhichGrantIsMissing migrates as users that each lack one of the grants of the runbook, and as one
 // that has them all. The engine takes its users from a file, which is written anew by a start of ours only: a child
 // that is killed comes back with the file as it is.
 func TestMigrateSaysWhichGrantIsMissing(t *testing.T) {
-	startEngine(t) // for its gate
+	testkit.ClickHouse(t) // for its gate
 	dir := t.TempDir()
 	e, err := engine.Start(t.Context(), engine.Options{DataDir: dir, MinFreeDisk: -1})
 	if err != nil {

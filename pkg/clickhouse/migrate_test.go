@@ -6,10 +6,11 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/welfarehub/welfarehub/pkg/clickhouse"
+	"github.com/welfarehub/welfarehub/pkg/testkit"
 )
 
 func TestMigrateUpDownUp(t *testing.T) {
-	e := startEngine(t)
+	e := testkit.ClickHouse(t)
 	db := migrated(t)
 	count := func() (n uint64) {
 		t.Helper()
@@ -22,16 +23,16 @@ func TestMigrateUpDownUp(t *testing.T) {
 	if up < 16*4 {
 		t.Errorf("%d tables and views after the migration, want at least %d", up, 16*4)
 	}
-	if err := clickhouse.Migrate(t.Context(), e.DSN(), zap.NewNop()); err != nil {
+	if err := clickhouse.Migrate(t.Context(), e.DSN, zap.NewNop()); err != nil {
 		t.Fatalf("a second migration: %v", err)
 	}
-	if err := clickhouse.MigrateDown(t.Context(), e.DSN(), 0, zap.NewNop()); err != nil {
+	if err := clickhouse.MigrateDown(t.Context(), e.DSN, 0, zap.NewNop()); err != nil {
 		t.Fatal(err)
 	}
 	if n := count(); n != 0 {
 		t.Errorf("%d tables and views are left after going down", n)
 	}
-	if err := clickhouse.Migrate(t.Context(), e.DSN(), zap.NewNop()); err != nil {
+	if err := clickhouse.Migrate(t.Context(), e.DSN, zap.NewNop()); err != nil {
 		t.Fatal(err)
 	}
 	if n := count(); n != up {

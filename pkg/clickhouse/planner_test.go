@@ -9,12 +9,13 @@ import (
 	driver "github.com/ClickHouse/clickhouse-go/v2"
 
 	"github.com/welfarehub/welfarehub/pkg/clickhouse"
+	"github.com/welfarehub/welfarehub/pkg/testkit"
 )
 
 // TestNoCallAsksForMoreThanTheServerAllows: of the embedded users, planner has 60 s and hub no limit.
 func TestNoCallAsksForMoreThanTheServerAllows(t *testing.T) {
-	e := startEngine(t)
-	for dsn, most := range map[string]float64{e.PlannerDSN(): 60, e.DSN(): 125} {
+	e := testkit.ClickHouse(t)
+	for dsn, most := range map[string]float64{e.PlannerDSN: 60, e.DSN: 125} {
 		db, err := clickhouse.Open(t.Context(), dsn)
 		if err != nil {
 			t.Fatal(err)
@@ -32,10 +33,10 @@ func TestNoCallAsksForMoreThanTheServerAllows(t *testing.T) {
 
 // TestPlannerReadsWelfareOnly selects from every object of both databases as planner.
 func TestPlannerReadsWelfareOnly(t *testing.T) {
-	e := startEngine(t)
+	e := testkit.ClickHouse(t)
 	db := migrated(t)
 	put(t, db, "service_requested", 0, 0, rec{"pseudonym": p("1")})
-	planner, err := clickhouse.Open(t.Context(), e.PlannerDSN())
+	planner, err := clickhouse.Open(t.Context(), e.PlannerDSN)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,17 +8,18 @@ import (
 
 	"github.com/welfarehub/welfarehub/pkg/clickhouse"
 	"github.com/welfarehub/welfarehub/pkg/codes"
+	"github.com/welfarehub/welfarehub/pkg/testkit"
 )
 
 func TestMigrateReplacesTheReferenceLists(t *testing.T) {
-	e := startEngine(t)
+	e := testkit.ClickHouse(t)
 	db := migrated(t)
 	lists := codes.Default()
 	if err := db.Exec(t.Context(), "INSERT INTO store.comuni (code, name) VALUES ('000000', 'old')"); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if err := clickhouse.Migrate(t.Context(), e.DSN(), zap.NewNop()); err != nil {
+		if err := clickhouse.Migrate(t.Context(), e.DSN, zap.NewNop()); err != nil {
 			t.Fatal(err)
 		}
 		expect(t, db, "SELECT concat(count(), ' ', countIf(code = '000000')) FROM store.comuni", fmt.Sprintf("%d 0", len(lists.Comuni())))

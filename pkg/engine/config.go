@@ -70,7 +70,8 @@ const configXML = `<clickhouse>
 // keeps it running, and nothing else. planner has readonly 2, so that clients can send the settings that they always
 // send, with bounds on those that protect the engine; each has a least value of 1, because 0 lifts a limit. ClickHouse
 // does not check "SETTINGS name = DEFAULT", which lifts limits too (tried): against that stand the memory limit of the
-// whole server, and the grants. A view that hub makes runs with hub's rights (SQL SECURITY DEFINER), because planner
+// whole server, a quota of what all queries of planner read and return in a minute, and endUnlimited. A quota counts time
+// only with the blocks of a result, so it does not end what returns none. A view that hub makes runs with hub's rights (SQL SECURITY DEFINER), because planner
 // has none on the tables below it.
 const usersXML = `<clickhouse>
   <profiles>
@@ -110,7 +111,17 @@ const usersXML = `<clickhouse>
       </constraints>
     </planner>
   </profiles>
-  <quotas><default/></quotas>
+  <quotas>
+    <default/>
+    <planner>
+      <interval>
+        <duration>60</duration>
+        <read_rows>20000000000</read_rows>
+        <result_rows>60000000</result_rows>
+        <result_bytes>17179869184</result_bytes>
+      </interval>
+    </planner>
+  </quotas>
   <users>
     <default>
       <password/>
@@ -134,7 +145,7 @@ const usersXML = `<clickhouse>
       <password/>
       <networks><ip>127.0.0.1</ip><ip>::1</ip></networks>
       <profile>planner</profile>
-      <quota>default</quota>
+      <quota>planner</quota>
       <default_database>{{.Database}}</default_database>
       <grants>
         <query>GRANT SELECT ON {{.Database}}.*</query>

@@ -54,6 +54,12 @@ func (e *Engine) supervise(ctx context.Context, first chan<- error) {
 	log.Info("engine started", zap.String("native", e.native), zap.String("http", e.http),
 		zap.Int("pid", child.pid()), zap.Duration("took", time.Since(begin)))
 	first <- nil
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		e.endUnlimited()
+	}()
+	defer func() { <-ended }() // Stop was called: there is no other way out of here
 
 	pause := firstBackoff
 	for {
@@ -64,11 +70,11 @@ func (e *Engine) supervise(ctx context.Context, first chan<- error) {
 			return
 		case <-child.exited:
 		}
-		ended := time.Now()
+		died := time.Now()
 		e.setPID(0)
 		cause := child.state()
 		log.Error("engine crashed, starting it again", zap.String("cause", cause), zap.String("log", e.data.logFile()))
-		if ended.Sub(started) > healthyUptime {
+		if died.Sub(started) > healthyUptime {
 			pause = firstBackoff
 		}
 		for attempts := 1; ; attempts++ {
@@ -90,7 +96,7 @@ func (e *Engine) supervise(ctx context.Context, first chan<- error) {
 				e.mu.Lock()
 				e.restarts++
 				e.mu.Unlock()
-				r := Restart{Cause: cause, Attempts: attempts, Downtime: time.Since(ended)}
+				r := Restart{Cause: cause, Attempts: attempts, Downtime: time.Since(died)}
 				log.Info("engine is back", zap.Int("attempts", attempts), zap.Duration("downtime", r.Downtime))
 				if e.opts.OnRestart != nil {
 					e.opts.OnRestart(r)

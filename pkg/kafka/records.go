@@ -9,7 +9,6 @@ import (
 	"io"
 	"unsafe"
 
-	"github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/compress"
 
 	"github.com/welfarehub/welfarehub/pkg/event"
@@ -36,8 +35,8 @@ const (
 )
 
 // RecordOf is a message as a record. It aliases the message's key and value.
-func RecordOf(m *kafka.Message) Record {
-	r := Record{Offset: m.Offset, Key: m.Key, Value: m.Value}
+func RecordOf(m *Message) Record {
+	r := Record{Offset: m.Offset, Key: m.Key, Value: m.Value, Unread: m.Unread}
 	if !m.Time.IsZero() {
 		r.Timestamp = m.Time.UnixMilli()
 	}

@@ -102,6 +102,12 @@ func listOffsets(ctx context.Context, client *kafka.Client, topic string, ask []
 	return nil
 }
 
+// Message is a record of a log that is its receiver's.
+type Message struct {
+	kafka.Message
+	Unread Unread // as that of Record
+}
+
 // Scan reads a range of one partition outside of any group: it commits nothing, and no group notices. It
 // reads what the loader reads, by a Fetcher, and gives messages that are their receiver's. Not safe for
 // concurrent use. Close it.
@@ -120,19 +126,15 @@ func NewScan(c Cluster, topic string, partition int, from, to int64) *Scan {
 // Next returns the next records: at least one, at most maxRecords, and about maxBytes of keys, values and
 // headers. None is the end. It tries again where the broker cannot answer, for half a minute. Records that the
 // topic's retention has taken meanwhile are passed over; the caller sees it by the offsets. A record that
-// cannot be read (Unread) ends it with ErrCorrupt.
-func (s *Scan) Next(ctx context.Context, maxRecords, maxBytes int) ([]kafka.Message, error) {
-	var out []kafka.Message
+// cannot be read is there as the loader has it: Unread, without key, value and headers.
+func (s *Scan) Next(ctx context.Context, maxRecords, maxBytes int) ([]Message, error) {
+	var out []Message
 	size := 0
 	for failures := 0; s.at < s.to && len(out) < maxRecords && size < maxBytes; {
 		before := s.at
 		n, err := s.read(ctx, maxRecords-len(out), maxBytes-size)
 		for i := range n {
 			r := &s.recs[i]
-			if r.Unread != 0 {
-				s.at = r.Offset
-				return out, fmt.Errorf("read %s/%d at offset %d: %w: its batch cannot be taken apart, or is too large", s.fetcher.topic, s.fetcher.partition, r.Offset, ErrCorrupt)
-			}
 			size += len(r.Key) + len(r.Value) + len(r.headers)
 			out = append(out, r.message(s.fetcher.topic, s.fetcher.partition))
 		}
@@ -191,8 +193,9 @@ func (s *Scan) skip(ctx context.Context) error {
 }
 
 // message is the record as a message of its own.
-func (r *Record) message(topic string, partition int) kafka.Message {
-	m := kafka.Message{Topic: topic, Partition: partition, Offset: r.Offset, Key: bytes.Clone(r.Key), Value: bytes.Clone(r.Value)}
+func (r *Record) message(topic string, partition int) Message {
+	m := Message{Unread: r.Unread}
+	m.Topic, m.Partition, m.Offset, m.Key, m.Value = topic, partition, r.Offset, bytes.Clone(r.Key), bytes.Clone(r.Value)
 	if r.Timestamp > 0 {
 		m.Time = time.UnixMilli(r.Timestamp).UTC()
 	}

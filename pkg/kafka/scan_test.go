@@ -39,7 +39,7 @@ func TestScanGivesMessagesOfItsOwn(t *testing.T) {
 	}
 	scan := wkafka.NewScan(cluster, topic, 0, 5, 90)
 	defer scan.Close()
-	var got []kafka.Message
+	var got []wkafka.Message
 	for {
 		msgs, err := scan.Next(t.Context(), 11, 1<<20)
 		if err != nil {

@@ -52,8 +52,15 @@ func Valid(s string) bool {
 //
 // It allocates nothing and reads each byte a bounded number of times, whatever the text.
 func ContainsCF(text []byte) bool {
+	_, end := find(text, 0)
+	return end > 0
+}
+
+// find returns where the first codice fiscale from i on begins and ends; 0, 0: there is none. At i begins the text, or
+// what follows a codice fiscale.
+func find(text []byte, i int) (start, end int) {
 	inWord := false // the non-ASCII character before i is a letter or digit
-	for i := 0; i <= len(text)-length; {
+	for i <= len(text)-length {
 		c := text[i]
 		if classes[c]&word == 0 {
 			inWord = c >= utf8.RuneSelf && endsInWord(text[:i+1])
@@ -64,14 +71,14 @@ func ContainsCF(text []byte) bool {
 		if classes[c]&letter != 0 && !inWord {
 			var cf CF
 			if end, ok := match(text, i, &cf); ok && !startsWithWord(text[end:]) {
-				return true
+				return i, end
 			}
 		}
 		inWord = false
 		for i++; i < len(text) && classes[text[i]]&word != 0; i++ {
 		}
 	}
-	return false
+	return 0, 0
 }
 
 // ContainsCFRaw is ContainsCF for bytes whose fields are not known, such as an undecoded Avro value. There
@@ -97,31 +104,15 @@ const Redacted = "[codice fiscale]"
 // Redact returns text with each codice fiscale that ContainsCF finds replaced by Redacted: text itself
 // where there is none. It is for what is shown to people, as the last of several fences.
 func Redact(text []byte) []byte {
-	if !ContainsCF(text) {
+	start, end := find(text, 0)
+	if end == 0 {
 		return text
 	}
 	var out []byte
-	inWord := false
 	from := 0
-	for i := 0; i < len(text); {
-		c := text[i]
-		if classes[c]&word == 0 {
-			inWord = c >= utf8.RuneSelf && endsInWord(text[:i+1])
-			i++
-			continue
-		}
-		if classes[c]&letter != 0 && !inWord {
-			var cf CF
-			if end, ok := match(text, i, &cf); ok && !startsWithWord(text[end:]) {
-				out = append(append(out, text[from:i]...), Redacted...)
-				from, i = end, end
-				inWord = false
-				continue
-			}
-		}
-		inWord = false
-		for i++; i < len(text) && classes[text[i]]&word != 0; i++ {
-		}
+	for ; end > 0; start, end = find(text, from) {
+		out = append(append(out, text[from:start]...), Redacted...)
+		from = end
 	}
 	return append(out, text[from:]...)
 }

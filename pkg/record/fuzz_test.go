@@ -11,6 +11,7 @@ import (
 	"github.com/segmentio/kafka-go"
 
 	"github.com/welfarehub/welfarehub/pkg/event"
+	wkafka "github.com/welfarehub/welfarehub/pkg/kafka"
 	"github.com/welfarehub/welfarehub/pkg/privacy"
 	"github.com/welfarehub/welfarehub/pkg/record"
 	"github.com/welfarehub/welfarehub/pkg/registry"
@@ -58,7 +59,7 @@ func FuzzRead(f *testing.F) {
 	f.Fuzz(func(t *testing.T, n uint8, key, value []byte, name string, header []byte, at int64) {
 		r := readers[int(n)%len(readers)]
 		at %= 1 << 50
-		m := kafka.Message{Key: key, Value: value, Headers: []kafka.Header{{Key: name, Value: header}}, Time: validtest.KafkaTime}
+		m := wkafka.Message{Message: kafka.Message{Key: key, Value: value, Headers: []kafka.Header{{Key: name, Value: header}}, Time: validtest.KafkaTime}}
 		if at != 0 {
 			m.Time = m.Time.UTC().AddDate(0, 0, int(at%100_000))
 		}

@@ -11,8 +11,6 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/segmentio/kafka-go"
-
 	"github.com/welfarehub/welfarehub/pkg/event"
 	wkafka "github.com/welfarehub/welfarehub/pkg/kafka"
 	"github.com/welfarehub/welfarehub/pkg/privacy"
@@ -63,7 +61,7 @@ type Rejection struct {
 }
 
 // Read decodes and validates one message. An error is an outage of the registry.
-func (r *Reader) Read(ctx context.Context, m *kafka.Message) (Verdict, error) {
+func (r *Reader) Read(ctx context.Context, m *wkafka.Message) (Verdict, error) {
 	rec := wkafka.RecordOf(m)
 	v, err := r.ReadRecord(ctx, &rec)
 	if err == nil && v.Decoded && v.Why == nil {

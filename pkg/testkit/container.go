@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/moby/moby/api/types/container"
@@ -17,6 +18,8 @@ import (
 	"github.com/moby/moby/client"
 	"github.com/testcontainers/testcontainers-go"
 	tcnetwork "github.com/testcontainers/testcontainers-go/network"
+
+	"github.com/welfarehub/welfarehub/pkg/apachekafka"
 )
 
 // Containers need a Docker engine and the images that KAFKA_IMAGE and CLICKHOUSE_IMAGE name; deploy/images/run.sh
@@ -42,7 +45,7 @@ type containerised struct {
 }
 
 func newKafkaContainer() (*Server, error) {
-	addrs, err := freeAddrs(1)
+	addrs, err := apachekafka.FreeAddrs(1)
 	if err != nil {
 		return nil, err
 	}
@@ -63,12 +66,12 @@ func newKafkaContainer() (*Server, error) {
 		"KAFKA_TRANSACTION_STATE_LOG_MIN_ISR":            "1",
 		"KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS":         "0",
 		"KAFKA_GROUP_MIN_SESSION_TIMEOUT_MS":             "1000",
-		"CLUSTER_ID":                                     clusterID,
+		"CLUSTER_ID":                                     apachekafka.ClusterID,
 	})
 	if err != nil {
 		return nil, err
 	}
-	c.ready = func(ctx context.Context) error { return awaitKafka(ctx, addrs[0], nil) }
+	c.ready = func(ctx context.Context) error { return apachekafka.Await(ctx, addrs[0], nil) }
 	if err := c.awaitFirst(); err != nil {
 		return nil, err
 	}
@@ -76,7 +79,7 @@ func newKafkaContainer() (*Server, error) {
 }
 
 func newClickHouseContainer() (*Server, error) {
-	addrs, err := freeAddrs(2)
+	addrs, err := apachekafka.FreeAddrs(2)
 	if err != nil {
 		return nil, err
 	}
@@ -157,7 +160,7 @@ func (c *containerised) awaitFirst() error {
 	if logs, logErr := c.container.Logs(ctx); logErr == nil {
 		raw, _ := io.ReadAll(io.LimitReader(logs, 1<<20)) // only for the message
 		logs.Close()
-		state += ", said: " + tail(string(raw), 5)
+		state += ", said: " + strings.ReplaceAll(LastLines(string(raw), 5), "\n", " | ")
 	}
 	return errors.Join(fmt.Errorf("%w (container: %s)", err, state), c.remove())
 }

@@ -12,9 +12,8 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/segmentio/kafka-go"
-
 	"github.com/welfarehub/welfarehub/pkg/broker"
+	"github.com/welfarehub/welfarehub/pkg/child"
 )
 
 const (
@@ -73,7 +72,7 @@ func (b *inProcess) close() {
 // brokerProcess is the embedded broker in a process of its own.
 type brokerProcess struct {
 	dir, addr string
-	proc      *process
+	proc      *child.Process
 }
 
 // runBrokerIfChild turns this process into a broker that runs until its input ends.
@@ -119,7 +118,7 @@ func (b *brokerProcess) start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("make pipe from broker: %w", err)
 	}
-	if b.proc, err = startProcess(cmd); err != nil {
+	if b.proc, err = child.Start(cmd); err != nil {
 		return err
 	}
 	line := make(chan string, 1)
@@ -136,37 +135,17 @@ func (b *brokerProcess) start(ctx context.Context) error {
 		b.addr = addr
 		return nil
 	case <-ctx.Done():
-		return errors.Join(fmt.Errorf("start broker process: %w", ctx.Err()), b.proc.kill())
+		return errors.Join(fmt.Errorf("start broker process: %w", ctx.Err()), b.proc.Kill())
 	}
 }
 
-func (b *brokerProcess) kill() error   { return b.proc.kill() }
-func (b *brokerProcess) pause() error  { return b.proc.signal(syscall.SIGSTOP) }
-func (b *brokerProcess) resume() error { return b.proc.signal(syscall.SIGCONT) }
+func (b *brokerProcess) kill() error   { return b.proc.Kill() }
+func (b *brokerProcess) pause() error  { return b.proc.Signal(syscall.SIGSTOP) }
+func (b *brokerProcess) resume() error { return b.proc.Signal(syscall.SIGCONT) }
 func (b *brokerProcess) cut() error    { return errUnsupported }
 func (b *brokerProcess) mend() error   { return errUnsupported }
 
 func (b *brokerProcess) close() {
-	_ = b.proc.kill() // it may have ended already
+	_ = b.proc.Kill() // it may have ended already
 	os.RemoveAll(b.dir)
-}
-
-// awaitKafka returns once the broker answers, or exited is closed, or ctx ends.
-func awaitKafka(ctx context.Context, addr string, exited <-chan struct{}) error {
-	transport := &kafka.Transport{MetadataTTL: time.Second}
-	defer transport.CloseIdleConnections()
-	client := kafka.Client{Addr: kafka.TCP(addr), Transport: transport, Timeout: time.Second}
-	for {
-		meta, err := client.Metadata(ctx, &kafka.MetadataRequest{})
-		if err == nil && len(meta.Brokers) > 0 {
-			return nil
-		}
-		select {
-		case <-exited:
-			return fmt.Errorf("wait for Kafka on %s: its process ended", addr)
-		case <-ctx.Done():
-			return fmt.Errorf("wait for Kafka on %s: %w (last answer: %v)", addr, ctx.Err(), err)
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
 }

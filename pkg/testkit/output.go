@@ -8,6 +8,8 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+
+	"github.com/welfarehub/welfarehub/pkg/child"
 )
 
 // Command is a program that runs beside a test. It ends with the test, however that ends.
@@ -15,7 +17,7 @@ type Command struct {
 	Cmd *exec.Cmd
 	Out Output // what it writes, to either stream
 
-	proc *process
+	proc *child.Process
 }
 
 // Start starts cmd, which says its name and the last lines of its output where the test fails. keep limits Out.
@@ -24,7 +26,7 @@ func Start(t testing.TB, cmd *exec.Cmd, name string, lines, keep int) *Command {
 	c := &Command{Cmd: cmd, Out: Output{Limit: keep}}
 	cmd.Stdout, cmd.Stderr = &c.Out, &c.Out
 	var err error
-	if c.proc, err = startProcess(cmd); err != nil {
+	if c.proc, err = child.Start(cmd); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -37,15 +39,15 @@ func Start(t testing.TB, cmd *exec.Cmd, name string, lines, keep int) *Command {
 }
 
 // Exited is closed when the program has ended.
-func (c *Command) Exited() <-chan struct{} { return c.proc.exited }
+func (c *Command) Exited() <-chan struct{} { return c.proc.Exited() }
 
 // Err is how the program ended, as exec.Cmd.Wait says it. Ask for it when it has ended.
-func (c *Command) Err() error { return c.proc.err }
+func (c *Command) Err() error { return c.proc.Err() }
 
 // Alive tells whether the program has not ended.
 func (c *Command) Alive() bool {
 	select {
-	case <-c.proc.exited:
+	case <-c.proc.Exited():
 		return false
 	default:
 		return true
@@ -53,13 +55,10 @@ func (c *Command) Alive() bool {
 }
 
 // Signal sends a signal; it may have ended.
-func (c *Command) Signal(s syscall.Signal) { _ = c.Cmd.Process.Signal(s) }
+func (c *Command) Signal(s syscall.Signal) { _ = c.proc.Signal(s) }
 
 // Kill ends the program at once.
-func (c *Command) Kill() {
-	_ = c.Cmd.Process.Kill() // it may have ended
-	<-c.proc.exited
-}
+func (c *Command) Kill() { _ = c.proc.Kill() } // it may have ended
 
 // LastLines are the last lines of a text.
 func LastLines(text string, n int) string {

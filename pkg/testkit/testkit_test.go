@@ -109,6 +109,7 @@ func TestKafkaSurvivesItsFaults(t *testing.T) {
 	write(t, s.Addr, topic, 10)
 
 	s.Pause(t)
+	time.Sleep(50 * time.Millisecond) // the kernel stops thread after thread
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	if _, err := end(ctx, s.Addr, topic); err == nil {
 		t.Error("a paused Kafka answers")

@@ -3,52 +3,19 @@ package publish
 import (
 	"context"
 	"errors"
-	"os"
 	"testing"
 	"time"
 
-	"go.uber.org/zap"
-
-	"github.com/welfarehub/welfarehub/pkg/clickhouse"
-	"github.com/welfarehub/welfarehub/pkg/engine"
 	"github.com/welfarehub/welfarehub/pkg/testkit"
+	"github.com/welfarehub/welfarehub/pkg/testkit/hubtest"
 )
 
-func TestMain(m *testing.M) {
-	engine.RunIfChild()
-	os.Exit(testkit.CheckLeaks(m.Run()))
-}
+func TestMain(m *testing.M) { testkit.Main(m) }
 
-// TestWaitReadsTheLedgerInClickHouse books a block with each end and waits for it. WELFAREHUB_E2E=0
-// skips it, =1 requires an engine, unset runs it where one is installed.
+// TestWaitReadsTheLedgerInClickHouse books a block with each end and waits for it.
 func TestWaitReadsTheLedgerInClickHouse(t *testing.T) {
-	gate := os.Getenv("WELFAREHUB_E2E")
-	if gate == "0" {
-		t.Skip("WELFAREHUB_E2E=0")
-	}
-	ctx := t.Context()
-	e, err := engine.Start(ctx, engine.Options{DataDir: t.TempDir(), MinFreeDisk: -1})
-	if err != nil && gate != "1" {
-		t.Skip(err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
-		defer cancel()
-		if err := e.Stop(stop); err != nil {
-			t.Error(err)
-		}
-	}()
-	if err := clickhouse.Migrate(ctx, e.DSN(), zap.NewNop()); err != nil {
-		t.Fatal(err)
-	}
-	db, err := clickhouse.Open(ctx, e.DSN())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = db.Close() }()
+	ctx, server := t.Context(), testkit.ClickHouse(t)
+	db := hubtest.Store(t, server.DSN)
 	if err := db.Exec(ctx, `INSERT INTO store.capacity_changed (_partition, _offset, _from, _to, _end, _detail) VALUES
 		(2, 10, 10, 14, 'loaded', ''), (2, 11, 10, 14, 'duplicate', '{"source":"s","of_partition":0,"of_offset":1}'),
 		(2, 12, 10, 14, 'rejected', '{"code":"E20","codes":["E20"]}'), (2, 13, 10, 14, 'rejected', '{"code":"E02","codes":["E02"]}')`); err != nil {

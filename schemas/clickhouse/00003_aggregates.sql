@@ -611,22 +611,23 @@ CREATE VIEW IF NOT EXISTS welfare.supply_demand_full
     updated_at DateTime64(3, 'UTC') COMMENT 'when a cycle last changed what this row is computed from; 1970 in a row where nothing is'
 )
 DEFINER = CURRENT_USER SQL SECURITY DEFINER AS
-SELECT
-    p.level AS level, p.territory_code AS territory_code, s.nomenclature_code AS nomenclature_code, s.user_area AS user_area,
-    p.period_start AS period_start, '' AS unit,
-    c.capacity AS capacity, c.occupied AS occupied, c.requests AS requests, c.granted AS granted, c.refused AS refused, c.waiting AS waiting,
-    c.delivered_units AS delivered_units, c.amount AS amount, p.residents AS population, c.updated_at AS updated_at
-FROM welfare.population AS p
-INNER JOIN (SELECT nomenclature_code, user_area, period_start FROM welfare.supply_demand WHERE level = 'COUNTRY' AND unit = '') AS s
-    ON s.period_start = p.period_start
-LEFT JOIN (SELECT * FROM welfare.supply_demand WHERE unit = '') AS c
-    ON c.level = p.level AND c.territory_code = p.territory_code AND c.nomenclature_code = s.nomenclature_code
-   AND c.user_area = s.user_area AND c.period_start = p.period_start
-UNION ALL
+-- Two kinds of rows, added up by key: a condition on a key reaches both, which it would not through an outer join.
 SELECT level, territory_code, nomenclature_code, user_area, period_start, unit,
-    capacity, occupied, requests, granted, refused, waiting, delivered_units, amount, population, updated_at
-FROM welfare.supply_demand
-WHERE unit != '' OR (level, territory_code, period_start) NOT IN (SELECT level, territory_code, period_start FROM welfare.population)
+    sum(capacity) AS capacity, sum(occupied) AS occupied, sum(requests) AS requests, sum(granted) AS granted, sum(refused) AS refused, sum(waiting) AS waiting,
+    sum(delivered_units) AS delivered_units, sum(amount) AS amount, max(population) AS population, max(updated_at) AS updated_at
+FROM
+(
+    SELECT level, territory_code, nomenclature_code, user_area, period_start, unit,
+        capacity, occupied, requests, granted, refused, waiting, delivered_units, amount, population, updated_at
+    FROM welfare.supply_demand
+    UNION ALL
+    SELECT p.level, p.territory_code, s.nomenclature_code, s.user_area, p.period_start, '',
+        toDecimal128(0, 3), toDecimal128(0, 3), toInt64(0), toInt64(0), toInt64(0), toInt64(0), toDecimal128(0, 3), toDecimal128(0, 2), p.residents, toDateTime64(0, 3, 'UTC')
+    FROM welfare.population AS p
+    INNER JOIN (SELECT nomenclature_code, user_area, period_start FROM welfare.supply_demand WHERE level = 'COUNTRY' AND unit = '') AS s
+        ON s.period_start = p.period_start
+)
+GROUP BY level, territory_code, nomenclature_code, user_area, period_start, unit
 COMMENT 'supply_demand, with a row also where people live and nothing is offered or asked for: of each service that the country has in that month.';
 
 -- +goose Down

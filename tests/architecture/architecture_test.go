@@ -206,7 +206,7 @@ func TestPurePackagesImportNoAdapters(t *testing.T) {
 }
 
 // testOnly packages are helpers of tests; the program must not carry them.
-var testOnly = []string{"pkg/testkit", "pkg/validate/validtest", "pkg/metrics/metricstest"}
+var testOnly = []string{"pkg/testkit", "pkg/testkit/hubtest", "pkg/validate/validtest", "pkg/metrics/metricstest"}
 
 func TestTheProgramImportsNoTestHelpers(t *testing.T) {
 	for _, p := range list(t) {

@@ -7,8 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/zap"
-
 	"github.com/welfarehub/welfarehub/pkg/broker"
 	"github.com/welfarehub/welfarehub/pkg/clickhouse"
 	"github.com/welfarehub/welfarehub/pkg/event"
@@ -16,6 +14,7 @@ import (
 	"github.com/welfarehub/welfarehub/pkg/model"
 	"github.com/welfarehub/welfarehub/pkg/registry"
 	"github.com/welfarehub/welfarehub/pkg/testkit"
+	"github.com/welfarehub/welfarehub/pkg/testkit/hubtest"
 	"github.com/welfarehub/welfarehub/producers/simulate"
 )
 
@@ -39,10 +38,7 @@ func newPipeline(t *testing.T) *pipeline {
 	t.Helper()
 	needContainers(t)
 	p := &pipeline{kafka: testkit.KafkaServer(t), clickhouse: testkit.ClickHouseServer(t)}
-	if err := clickhouse.Migrate(t.Context(), p.clickhouse.DSN, zap.NewNop()); err != nil {
-		t.Fatal(err)
-	}
-	p.db = openDB(t, p.clickhouse.DSN)
+	p.db = hubtest.Store(t, p.clickhouse.DSN)
 
 	const limit = 1 << 20
 	specs := []broker.TopicSpec{{Name: event.TopicOutcome}}

@@ -34,6 +34,8 @@ var notRun = map[string]string{
 // they are written right.
 var parsedOnly = map[string]string{
 	"CREATE USER":     "the embedded engine takes its users from a file",
+	"CREATE QUOTA":    "the same",
+	"KILL QUERY":      "only a user who may: the embedded engine does it by itself",
 	"GRANT":           "the same; the rights were tried on it with users of that file",
 	"BACKUP DATABASE": "the embedded engine has no disk for backups",
 }

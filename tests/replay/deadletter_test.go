@@ -3,44 +3,19 @@ package replay
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/google/uuid"
 	"github.com/segmentio/kafka-go"
 
 	"github.com/welfarehub/welfarehub/consumers/deadletter"
 	"github.com/welfarehub/welfarehub/consumers/load"
 	"github.com/welfarehub/welfarehub/pkg/event"
-	"github.com/welfarehub/welfarehub/pkg/validate/validtest"
+	"github.com/welfarehub/welfarehub/pkg/testkit/hubtest"
 )
-
-// valid is a valid event of a type, number n of its kind.
-func valid(t *event.Type, n int) *event.Row {
-	row := validtest.Valid(t)
-	row.Set(event.EventID, uuid.NewSHA1(uuid.NameSpaceURL, fmt.Appendf(nil, "%s/%d", t.Name, n)).String())
-	row.Set(event.SourceRecordID, fmt.Sprintf("record-%d", n))
-	if t.Subject >= 0 {
-		sum := sha256.Sum256(fmt.Appendf(nil, "person %d of %s", n, t.Name))
-		row.Set(t.Subject, hex.EncodeToString(sum[:]))
-	}
-	return row
-}
-
-func message(row *event.Row, schemaID int) kafka.Message {
-	key, value, headers := event.Message(row, schemaID)
-	m := kafka.Message{Topic: row.Type.Topic, Key: key, Value: value, Time: row.Time(event.RecordedAt).Add(time.Second)}
-	for _, h := range headers {
-		m.Headers = append(m.Headers, kafka.Header(h))
-	}
-	return m
-}
 
 func (h *hub) publish(msgs ...kafka.Message) {
 	h.t.Helper()
@@ -83,18 +58,18 @@ func TestRedriveAfterARuleIsFixed(t *testing.T) {
 	const unknown = 4711
 	var msgs []kafka.Message
 	for n := range 30 {
-		msgs = append(msgs, message(valid(typ, n), unknown))
+		msgs = append(msgs, hubtest.Message(hubtest.Valid(typ, n), unknown))
 	}
 	feedback := event.ByName("FeedbackRecorded")
 	for n := range 3 { // larger than the limit of today
-		row := valid(feedback, n)
+		row := hubtest.Valid(feedback, n)
 		row.SetNull(feedback.MustField("likert"))
 		row.Set(feedback.MustField("text"), strings.Repeat("x", 1000))
-		msgs = append(msgs, message(row, feedback.No))
+		msgs = append(msgs, hubtest.Message(row, feedback.No))
 	}
 	msgs = append(msgs, kafka.Message{Topic: typ.Topic, Value: []byte("no frame")}, kafka.Message{Topic: typ.Topic, Key: []byte("k")})
 	for n := range 20 {
-		msgs = append(msgs, message(valid(typ, 100+n), typ.No))
+		msgs = append(msgs, hubtest.Message(hubtest.Valid(typ, 100+n), typ.No))
 	}
 	h.publish(msgs...)
 	if open := h.openRejects(); open != 35 {
@@ -109,7 +84,7 @@ func TestRedriveAfterARuleIsFixed(t *testing.T) {
 		}
 	})
 
-	h.schemas.register(unknown, typ.Raw)
+	h.schemas.Register(unknown, typ.Raw)
 	answers := map[deadletter.Answer]int{}
 	if _, err := d.Explain(t.Context(), deadletter.Selection{State: "open"}, func(all []deadletter.Explained) error {
 		for _, e := range all {
@@ -213,16 +188,16 @@ func TestLettersShowNoPersonalData(t *testing.T) {
 	h.load(nil)
 	typ := event.ByName("ServiceRequested")
 	const person = "RSSMRA85T10A562S"
-	leaking := valid(typ, 1)
+	leaking := hubtest.Valid(typ, 1)
 	leaking.Set(event.SourceRecordID, person)
-	wrong := valid(typ, 2)
+	wrong := hubtest.Valid(typ, 2)
 	wrong.Set(typ.Subject, "Mario Rossi")
-	late := valid(typ, 3)
+	late := hubtest.Valid(typ, 3)
 	late.SetInt(event.OccurredAt, late.Vals[event.RecordedAt].Int+3600_000)
 	feedback := event.ByName("FeedbackRecorded")
-	said := valid(feedback, 4)
+	said := hubtest.Valid(feedback, 4)
 	said.SetInt(event.OccurredAt, said.Vals[event.RecordedAt].Int+3600_000)
-	h.publish(message(leaking, typ.No), message(wrong, typ.No), message(late, typ.No), message(said, feedback.No))
+	h.publish(hubtest.Message(leaking, typ.No), hubtest.Message(wrong, typ.No), hubtest.Message(late, typ.No), hubtest.Message(said, feedback.No))
 	d := h.desk()
 	pseudonym := late.Str(typ.Subject)
 	for _, offset := range []int64{0, 1, 2} {

@@ -7,6 +7,7 @@ import (
 	"github.com/segmentio/kafka-go"
 
 	"github.com/welfarehub/welfarehub/pkg/event"
+	"github.com/welfarehub/welfarehub/pkg/testkit/hubtest"
 )
 
 // TestReplayBringsNoErasedPersonBack erases people whose rows are lost: before the replay, and in the middle of
@@ -17,27 +18,27 @@ func TestReplayBringsNoErasedPersonBack(t *testing.T) {
 	typ, erasure := event.ByName("ServiceRequested"), event.ByName("SubjectErased")
 	var msgs []kafka.Message
 	for n := range 10 {
-		msgs = append(msgs, message(valid(typ, n), typ.No))
+		msgs = append(msgs, hubtest.Message(hubtest.Valid(typ, n), typ.No))
 	}
 	h.publish(msgs...)
 	lost := func() {
 		h.exec("DELETE FROM store.service_requested WHERE _end = 'loaded' SETTINGS lightweight_deletes_sync = 1")
 	}
 	erase := func(n int) {
-		row := valid(erasure, 1000+n)
+		row := hubtest.Valid(erasure, 1000+n)
 		row.Set(event.EventID, uuid.NewString())
-		row.Set(erasure.Subject, valid(typ, n).Str(typ.Subject))
+		row.Set(erasure.Subject, hubtest.Valid(typ, n).Str(typ.Subject))
 		requested := erasure.MustField("requestedAt")
-		at := max(row.Vals[event.OccurredAt].Int, valid(typ, n).Vals[event.OccurredAt].Int)
+		at := max(row.Vals[event.OccurredAt].Int, hubtest.Valid(typ, n).Vals[event.OccurredAt].Int)
 		for _, f := range []int{requested, event.OccurredAt, event.RecordedAt} {
 			row.SetInt(f, at)
 		}
 		row.SetInt(erasure.MustField("scope"), int64(symbol(t, erasure, "scope", "ALL")))
-		h.publish(message(row, erasure.No))
+		h.publish(hubtest.Message(row, erasure.No))
 	}
 	gone := func(n int) {
 		t.Helper()
-		who := valid(typ, n).Str(typ.Subject)
+		who := hubtest.Valid(typ, n).Str(typ.Subject)
 		for _, query := range []string{
 			"count() FROM welfare.service_requested WHERE pseudonym = ?",
 			"count() FROM store.service_requested WHERE lower(hex(pseudonym)) = ?",

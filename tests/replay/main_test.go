@@ -18,43 +18,14 @@ import (
 	"github.com/welfarehub/welfarehub/consumers/aggregate"
 	"github.com/welfarehub/welfarehub/consumers/load"
 	"github.com/welfarehub/welfarehub/consumers/reconcile"
-	"github.com/welfarehub/welfarehub/pkg/broker"
 	"github.com/welfarehub/welfarehub/pkg/clickhouse"
 	"github.com/welfarehub/welfarehub/pkg/event"
 	wkafka "github.com/welfarehub/welfarehub/pkg/kafka"
-	"github.com/welfarehub/welfarehub/pkg/registry"
 	"github.com/welfarehub/welfarehub/pkg/testkit"
+	"github.com/welfarehub/welfarehub/pkg/testkit/hubtest"
 )
 
 func TestMain(m *testing.M) { testkit.Main(m) }
-
-// schemas are the registry of these tests: the schema of event number n has id n, OutcomesReported 17, and
-// more may be registered.
-type schemas struct {
-	mu   sync.Mutex
-	more map[int]string
-}
-
-func (s *schemas) SchemaByID(_ context.Context, id int) (string, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if text, ok := s.more[id]; ok {
-		return text, nil
-	}
-	if id < 1 || id > len(event.Types) {
-		return "", &registry.Error{HTTPStatus: 404, Code: 40403, Message: "Schema not found"}
-	}
-	return event.Types[id-1].Raw, nil
-}
-
-func (s *schemas) register(id int, text string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.more == nil {
-		s.more = map[int]string{}
-	}
-	s.more[id] = text
-}
 
 // hub is a broker, an empty store, a loader and the aggregates.
 type hub struct {
@@ -65,7 +36,7 @@ type hub struct {
 	db      *clickhouse.DB
 	writer  *kafka.Writer
 	group   string
-	schemas *schemas
+	schemas *hubtest.Schemas
 }
 
 // sub runs a subtest with the hub as its own.
@@ -78,42 +49,11 @@ func (h *hub) sub(name string, f func(t *testing.T)) {
 	})
 }
 
-const letterBytes = 16 << 20
-
+// newHub returns a hub with a further topic, copies.
 func newHub(t *testing.T, partitions int) *hub {
 	t.Helper()
-	h := &hub{
-		t: t, cluster: wkafka.Cluster{Brokers: []string{testkit.KafkaServer(t).Addr}}, dsn: testkit.ClickHouse(t).DSN,
-		group: "replay-" + uuid.NewString(), schemas: &schemas{},
-	}
-	ctx := t.Context()
-	if err := clickhouse.MigrateDown(ctx, h.dsn, 0, zap.NewNop()); err != nil {
-		t.Fatal(err)
-	}
-	if err := clickhouse.Migrate(ctx, h.dsn, zap.NewNop()); err != nil {
-		t.Fatal(err)
-	}
-	db, err := clickhouse.Open(ctx, h.dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = db.Close() })
-	h.db = db
-	configs := map[string]string{"max.message.bytes": fmt.Sprint(letterBytes), "retention.ms": "-1"}
-	var specs []broker.TopicSpec
-	for _, typ := range event.Types {
-		specs = append(specs, broker.TopicSpec{Name: typ.Topic, Partitions: partitions, Configs: configs}, broker.TopicSpec{Name: typ.Topic + ".dlq", Partitions: 1, Configs: configs})
-	}
-	specs = append(specs, broker.TopicSpec{Name: event.TopicOutcome, Partitions: 1}, broker.TopicSpec{Name: "copies", Partitions: 1, Configs: configs})
-	tr := h.cluster.Transport()
-	t.Cleanup(tr.CloseIdleConnections)
-	h.client = h.cluster.Client(tr)
-	if err := broker.EnsureTopicsWith(ctx, h.client, specs); err != nil {
-		t.Fatal(err)
-	}
-	h.writer = h.cluster.Writer(tr, 12<<20)
-	t.Cleanup(func() { _ = h.writer.Close() })
-	return h
+	h := hubtest.New(t, partitions, "copies")
+	return &hub{t: t, cluster: h.Cluster, client: h.Client, dsn: h.DSN, db: h.DB, writer: h.Writer, group: "replay-" + uuid.NewString(), schemas: &hubtest.Schemas{}}
 }
 
 // load runs a loader and the aggregates until stop is called.
@@ -121,7 +61,7 @@ func (h *hub) load(change func(*load.Options)) (stop func()) {
 	h.t.Helper()
 	log := zaptest.NewLogger(h.t, zaptest.Level(zap.ErrorLevel))
 	opt := load.Options{
-		Cluster: h.cluster, Group: h.group, DSN: h.dsn, Schemas: h.schemas, OutcomeSchemaID: 17, DeadLetterBytes: 8 << 20,
+		Cluster: h.cluster, Group: h.group, DSN: h.dsn, Schemas: h.schemas, OutcomeSchemaID: hubtest.OutcomeSchemaID, DeadLetterBytes: 8 << 20,
 		FlushAge: 50 * time.Millisecond, SessionTimeout: 6 * time.Second, Logger: log,
 	}
 	if change != nil {

@@ -3,9 +3,7 @@ package replay
 import (
 	"bufio"
 	"bytes"
-	"encoding/binary"
 	"errors"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,15 +11,15 @@ import (
 	"time"
 
 	"github.com/segmentio/kafka-go"
-	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/welfarehub/welfarehub/consumers/replay"
 	"github.com/welfarehub/welfarehub/pkg/event"
 	wkafka "github.com/welfarehub/welfarehub/pkg/kafka"
+	"github.com/welfarehub/welfarehub/pkg/testkit/hubtest"
 )
 
 // all reads a partition.
-func (h *hub) all(topic string, partition int) []kafka.Message {
+func (h *hub) all(topic string, partition int) []wkafka.Message {
 	h.t.Helper()
 	bounds, err := wkafka.LogBounds(h.t.Context(), h.client, topic)
 	if err != nil {
@@ -29,7 +27,7 @@ func (h *hub) all(topic string, partition int) []kafka.Message {
 	}
 	scan := wkafka.NewScan(h.cluster, topic, partition, bounds[partition].First, bounds[partition].End)
 	defer scan.Close()
-	var out []kafka.Message
+	var out []wkafka.Message
 	for {
 		recs, err := scan.Next(h.t.Context(), 100, 1<<20)
 		if err != nil {
@@ -47,11 +45,11 @@ func TestReplaySelects(t *testing.T) {
 	stop := h.load(nil)
 	typ := event.ByName("ServiceRequested")
 	const other = 4711
-	h.schemas.register(other, typ.Raw)
+	h.schemas.Register(other, typ.Raw)
 	var msgs []kafka.Message
 	begin := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	for n := range 40 {
-		row := valid(typ, n)
+		row := hubtest.Valid(typ, n)
 		id := typ.No
 		if n%4 == 1 {
 			id = other
@@ -59,7 +57,7 @@ func TestReplaySelects(t *testing.T) {
 		if n%5 == 2 {
 			row.Set(event.Source, "urn:welfare:other:source")
 		}
-		m := message(row, id)
+		m := hubtest.Message(row, id)
 		m.Time = begin.Add(time.Duration(n) * time.Hour)
 		msgs = append(msgs, m)
 	}
@@ -81,7 +79,7 @@ func TestReplaySelects(t *testing.T) {
 		"source":        {func(s *replay.Selection) { s.Source = "urn:welfare:other:source" }, 8, 4},
 		"record":        {func(s *replay.Selection) { s.Record = "record-12" }, 1, 1},
 		"schema":        {func(s *replay.Selection) { s.SchemaID = other }, 10, 5},
-		"key":           {func(s *replay.Selection) { s.KeyHash = replay.HashKey(valid(typ, 15).Str(typ.Key)) }, 1, 1},
+		"key":           {func(s *replay.Selection) { s.KeyHash = replay.HashKey(hubtest.Valid(typ, 15).Str(typ.Key)) }, 1, 1},
 		"both":          {func(s *replay.Selection) { s.SchemaID, s.Source = other, "urn:welfare:other:source" }, 2, 1},
 	} {
 		h.sub(name, func(t *testing.T) {
@@ -170,7 +168,7 @@ func TestReplaySelects(t *testing.T) {
 			if !lines.Scan() {
 				t.Fatalf("%d lines", n)
 			}
-			if err := event.ParseJSON(typ, lines.Bytes(), row); err != nil || row.Str(event.EventID) != valid(typ, n).Str(event.EventID) {
+			if err := event.ParseJSON(typ, lines.Bytes(), row); err != nil || row.Str(event.EventID) != hubtest.Valid(typ, n).Str(event.EventID) {
 				t.Errorf("line %d: %v", n, err)
 			}
 		}
@@ -192,7 +190,7 @@ func TestReplaySelects(t *testing.T) {
 	})
 
 	h.sub("what is not loaded yet", func(t *testing.T) {
-		if err := h.writer.WriteMessages(t.Context(), message(valid(typ, 77), typ.No)); err != nil {
+		if err := h.writer.WriteMessages(t.Context(), hubtest.Message(hubtest.Valid(typ, 77), typ.No)); err != nil {
 			t.Fatal(err)
 		}
 		if r := h.bothRuns(h.options(typ.Topic)); r.Pending != 1 || r.Restored != 20 {
@@ -201,7 +199,7 @@ func TestReplaySelects(t *testing.T) {
 	})
 
 	h.sub("before the log begins", func(t *testing.T) {
-		deleteRecords(t, h.cluster.Brokers[0], typ.Topic, 25)
+		hubtest.DeleteRecords(t, h.cluster, typ.Topic, 25)
 		o := h.options(typ.Topic)
 		o.Select.Partition, o.Select.From = &zero, n(5)
 		if _, err := replay.Run(t.Context(), o); !errors.Is(err, replay.ErrLogStart) || !strings.Contains(err.Error(), "is 25") {
@@ -213,53 +211,4 @@ func TestReplaySelects(t *testing.T) {
 			t.Errorf("%+v", r)
 		}
 	})
-}
-
-// deleteRecords deletes the log of partition 0 up to an offset, as kafka-delete-records does.
-func deleteRecords(t *testing.T, addr, topic string, before int64) {
-	t.Helper()
-	req := kmsg.NewDeleteRecordsRequest()
-	req.Version, req.TimeoutMillis = 1, 10_000
-	part := kmsg.NewDeleteRecordsRequestTopicPartition()
-	part.Offset = before
-	of := kmsg.NewDeleteRecordsRequestTopic()
-	of.Topic, of.Partitions = topic, append(of.Partitions, part)
-	req.Topics = append(req.Topics, of)
-	conn, err := net.Dial("tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	raw := req.AppendTo([]byte{0, 0, 0, 0, 0, byte(req.Key()), 0, byte(req.Version), 0, 0, 0, 7, 0, 1, 't'})
-	binary.BigEndian.PutUint32(raw, uint32(len(raw)-4))
-	if _, err := conn.Write(raw); err != nil {
-		t.Fatal(err)
-	}
-	var head [8]byte
-	if _, err := conn.Read(head[:]); err != nil {
-		t.Fatal(err)
-	}
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) {
-		first := kafkaFirst(t, addr, topic)
-		if first == before {
-			return
-		}
-		if time.Now().After(end) {
-			t.Fatalf("the log begins at %d, want %d", first, before)
-		}
-	}
-}
-
-func kafkaFirst(t *testing.T, addr, topic string) int64 {
-	t.Helper()
-	conn, err := kafka.DialLeader(t.Context(), "tcp", addr, topic, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	first, err := conn.ReadFirstOffset()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return first
 }

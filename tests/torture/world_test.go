@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/segmentio/kafka-go"
-	"go.uber.org/zap"
 
 	"github.com/welfarehub/welfarehub/pkg/broker"
 	"github.com/welfarehub/welfarehub/pkg/clickhouse"
@@ -19,6 +18,7 @@ import (
 	"github.com/welfarehub/welfarehub/pkg/model"
 	"github.com/welfarehub/welfarehub/pkg/registry"
 	"github.com/welfarehub/welfarehub/pkg/testkit"
+	"github.com/welfarehub/welfarehub/pkg/testkit/hubtest"
 	"github.com/welfarehub/welfarehub/producers/simulate"
 	"github.com/welfarehub/welfarehub/producers/simulate/compare"
 )
@@ -65,15 +65,7 @@ func newWorld(t *testing.T, r run, dsn string, partitions int) *world {
 	}
 	w.cluster = wkafka.Cluster{Brokers: []string{w.kafka.Addr}}
 	w.kafkaAt, w.storeAt = w.kafka.Addr, w.dsn
-	if err := clickhouse.Migrate(t.Context(), w.dsn, zap.NewNop()); err != nil {
-		t.Fatal(err)
-	}
-	db, err := clickhouse.Open(t.Context(), w.dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = db.Close() })
-	w.db = db
+	w.db = hubtest.Store(t, w.dsn)
 	tr := w.cluster.Transport()
 	t.Cleanup(tr.CloseIdleConnections)
 	forever := map[string]string{"retention.ms": "-1"}

@@ -2,13 +2,11 @@ package compare
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"slices"
 	"strings"
-	"time"
 
 	"github.com/hamba/avro/v2"
-	"github.com/segmentio/kafka-go"
 
 	"github.com/welfarehub/welfarehub/pkg/clickhouse"
 	"github.com/welfarehub/welfarehub/pkg/event"
@@ -74,8 +72,8 @@ func outcomes(ctx context.Context, cluster wkafka.Cluster, r *Report) (map[strin
 	}
 	said, ends := map[string]string{}, map[string]int{}
 	for _, m := range msgs {
-		var report event.OutcomesReported
-		if err := avro.Unmarshal(event.OutcomesReportedSchema, m.Value[event.FrameSize:], &report); err != nil {
+		report, err := decodeOutcomes(m.Value)
+		if err != nil {
 			return nil, fmt.Errorf("decode outcomes at offset %d: %w", m.Offset, err)
 		}
 		for _, o := range report.Outcomes {
@@ -91,48 +89,43 @@ func outcomes(ctx context.Context, cluster wkafka.Cluster, r *Report) (map[strin
 	return ends, nil
 }
 
-// readAll reads all that a topic holds.
-func readAll(ctx context.Context, cluster wkafka.Cluster, topic string) ([]kafka.Message, error) {
-	parts, err := cluster.Dialer().LookupPartitions(ctx, "tcp", cluster.Brokers[0], topic)
-	if err != nil {
-		return nil, fmt.Errorf("find partitions of %s: %w", topic, err)
+// errFrame says that a message is too short for the frame of the registry's wire format.
+var errFrame = errors.New("there is no frame")
+
+// decodeOutcomes decodes a message of the topic of outcomes.
+func decodeOutcomes(value []byte) (report event.OutcomesReported, err error) {
+	if len(value) < event.FrameSize {
+		return report, errFrame
 	}
-	var out []kafka.Message
-	for _, p := range parts {
-		msgs, err := readPartition(ctx, cluster, topic, p.ID)
+	return report, avro.Unmarshal(event.OutcomesReportedSchema, value[event.FrameSize:], &report)
+}
+
+// readAll reads all that a topic holds.
+func readAll(ctx context.Context, cluster wkafka.Cluster, topic string) ([]wkafka.Message, error) {
+	tr := cluster.Transport()
+	defer tr.CloseIdleConnections()
+	logs, err := wkafka.LogBounds(ctx, cluster.Client(tr), topic)
+	if err != nil {
+		return nil, err
+	}
+	var out []wkafka.Message
+	for p, log := range logs {
+		msgs, err := readPartition(ctx, wkafka.NewScan(cluster, topic, p, log.First, log.End))
 		if err != nil {
-			return nil, fmt.Errorf("read %s/%d: %w", topic, p.ID, err)
+			return nil, err
 		}
 		out = append(out, msgs...)
 	}
-	return slices.Clip(out), nil
+	return out, nil
 }
 
-func readPartition(ctx context.Context, cluster wkafka.Cluster, topic string, partition int) ([]kafka.Message, error) {
-	conn, err := cluster.Dialer().DialLeader(ctx, "tcp", cluster.Brokers[0], topic, partition)
-	if err != nil {
-		return nil, err
-	}
-	first, end, err := conn.ReadOffsets()
-	if cerr := conn.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil || first == end {
-		return nil, err
-	}
-	r := kafka.NewReader(kafka.ReaderConfig{
-		Brokers: cluster.Brokers, Dialer: cluster.Dialer(), Topic: topic, Partition: partition, MaxWait: 100 * time.Millisecond, MaxBytes: 16 << 20,
-	})
-	defer r.Close()
-	var out []kafka.Message
+func readPartition(ctx context.Context, scan *wkafka.Scan) (out []wkafka.Message, err error) {
+	defer scan.Close()
 	for {
-		m, err := r.ReadMessage(ctx)
-		if err != nil {
+		msgs, err := scan.Next(ctx, 10_000, 16<<20)
+		if err != nil || len(msgs) == 0 {
 			return out, err
 		}
-		out = append(out, m)
-		if m.Offset >= end-1 {
-			return out, nil
-		}
+		out = append(out, msgs...)
 	}
 }
