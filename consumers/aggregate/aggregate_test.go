@@ -82,6 +82,32 @@ func TestOfferThatChangesNomenclatureMovesItsWaits(t *testing.T) {
 	h.verify(a, "at the end")
 }
 
+// TestAStrayIDTakesNothingOut has an id at a position that is stored as a duplicate: the dropped insert of a former
+// owner, which had it for loaded, may leave that.
+func TestAStrayIDTakesNothingOut(t *testing.T) {
+	h := newHub(t)
+	a := h.aggregator(Options{})
+	first := makeEvent(t, "ServiceRequested", nil)
+	h.load(1, first)
+	h.drain(a)
+	h.owner = 2
+	h.load(0, first) // a duplicate
+	h.exec("INSERT INTO store.ids SELECT type, id_hash, 0, 0, content_hash, hash_version, 2 FROM store.ids WHERE partition = 1")
+	h.drain(a)
+	h.agree("with a stray")
+	if n := h.number("SELECT count() FROM store.superseded"); n != 0 {
+		t.Errorf("%d rows were taken out", n)
+	}
+	h.owner = 3
+	p := place{uint8(first.Type.No), 2}
+	h.store(p, 0, []string{"loaded"}, nil, first) // a copy that raced
+	h.drain(a)
+	h.agree("with a stray and a copy")
+	if n := h.number("SELECT count() FROM store.superseded FINAL WHERE partition = 2 AND of_partition = 1"); n != 1 {
+		t.Errorf("%d rows of the copy, want 1", n)
+	}
+}
+
 func TestRacedConflictCountsItsWinner(t *testing.T) {
 	h := newHub(t)
 	a := h.aggregator(Options{})

@@ -95,29 +95,80 @@ func (a *Aggregator) sharedTypes(ctx context.Context, batch *batch) ([]uint8, er
 	return out, rows.Err()
 }
 
+// losers are the loaded events of the ranges, and those that they meet, of which the same id is loaded at a lower
+// position.
 func (a *Aggregator) losers(ctx context.Context, no uint8, ranges string) ([]loser, error) {
 	rows, err := a.query(ctx, fmt.Sprintf(`
-		SELECT r.1, r.2, r.3, best.1, best.2, best.3
+		SELECT toString(id_hash), at.1, at.2, at.3
 		FROM
 		(
-			SELECT arraySort(groupUniqArray((partition, offset, content_hash))) AS all, all[1] AS best, arrayPopFront(all) AS others
+			SELECT id_hash, arraySort(groupUniqArray((partition, offset, content_hash))) AS all
 			FROM store.ids
 			WHERE type = %d AND id_hash IN (SELECT _id_hash FROM store.%s WHERE %s AND _end = 'loaded')
 			GROUP BY id_hash
 			HAVING length(all) > 1
 		)
-		ARRAY JOIN others AS r`, no, typeOf(no).Table, ranges))
+		ARRAY JOIN all AS at`, no, typeOf(no).Table, ranges))
 	if err != nil {
 		return nil, fmt.Errorf("search %s for ids at several positions: %w", typeOf(no).Topic, err)
 	}
 	defer rows.Close()
-	var out []loser
+	type copied struct {
+		id        string
+		partition uint32
+		offset    uint64
+		hash      string
+	}
+	var copies []copied
 	for rows.Next() {
-		l := loser{no: no}
-		if err := rows.Scan(&l.partition, &l.offset, &l.hash, &l.ofPartition, &l.ofOffset, &l.ofHash); err != nil {
+		var c copied
+		if err := rows.Scan(&c.id, &c.partition, &c.offset, &c.hash); err != nil {
 			return nil, fmt.Errorf("search %s for ids at several positions: %w", typeOf(no).Topic, err)
 		}
-		out = append(out, l)
+		copies = append(copies, c)
+	}
+	if err := rows.Err(); err != nil || len(copies) == 0 {
+		return nil, err
+	}
+	positions := make([]string, len(copies))
+	for i, c := range copies {
+		positions[i] = fmt.Sprintf("(%d, %d)", c.partition, c.offset)
+	}
+	strays, err := a.notLoaded(ctx, no, strings.Join(positions, ", "))
+	if err != nil {
+		return nil, err
+	}
+	var out []loser
+	var best copied
+	for _, c := range copies {
+		switch {
+		case strays[[2]uint64{uint64(c.partition), c.offset}]:
+		case c.id != best.id:
+			best = c
+		default:
+			out = append(out, loser{no: no, partition: c.partition, offset: c.offset, hash: c.hash, ofPartition: best.partition, ofOffset: best.offset, ofHash: best.hash})
+		}
+	}
+	return out, nil
+}
+
+// notLoaded are those of the positions that are stored, and not as loaded. An id there is a stray: the insert of a
+// former owner came to a block that was stored already, whose own rows gave no ids, and left its ids.
+func (a *Aggregator) notLoaded(ctx context.Context, no uint8, positions string) (map[[2]uint64]bool, error) {
+	t := typeOf(no)
+	rows, err := a.query(ctx, fmt.Sprintf("SELECT _partition, _offset FROM store.%s WHERE _end != 'loaded' AND (_partition, _offset) IN (%s)", t.Table, positions))
+	if err != nil {
+		return nil, fmt.Errorf("search %s for ids without their event: %w", t.Topic, err)
+	}
+	defer rows.Close()
+	out := map[[2]uint64]bool{}
+	for rows.Next() {
+		var partition uint32
+		var offset uint64
+		if err := rows.Scan(&partition, &offset); err != nil {
+			return nil, fmt.Errorf("search %s for ids without their event: %w", t.Topic, err)
+		}
+		out[[2]uint64{uint64(partition), offset}] = true
 	}
 	return out, rows.Err()
 }
