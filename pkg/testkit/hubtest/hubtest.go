@@ -42,7 +42,13 @@ type Hub struct {
 // partitions, those of dead letters and outcomes one; more are further topics.
 func New(t testing.TB, partitions int, more ...string) *Hub {
 	t.Helper()
-	h := &Hub{Cluster: wkafka.Cluster{Brokers: []string{testkit.KafkaServer(t).Addr}}, DSN: testkit.ClickHouse(t).DSN}
+	return On(t, testkit.ClickHouse(t).DSN, partitions, more...)
+}
+
+// On is New on the ClickHouse of dsn, which may be one that the test breaks.
+func On(t testing.TB, dsn string, partitions int, more ...string) *Hub {
+	t.Helper()
+	h := &Hub{Cluster: wkafka.Cluster{Brokers: []string{testkit.KafkaServer(t).Addr}}, DSN: dsn}
 	h.DB = EmptyStore(t, h.DSN)
 	configs := map[string]string{"max.message.bytes": "16777216", "retention.ms": "-1"}
 	specs := []broker.TopicSpec{{Name: event.TopicOutcome, Partitions: 1}}
