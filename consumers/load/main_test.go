@@ -38,7 +38,7 @@ func newWorld(t *testing.T, partitions int) *world {
 
 func newWorldOn(t *testing.T, dsn string, partitions int) *world {
 	t.Helper()
-	h := hubtest.NewOn(t, dsn, partitions)
+	h := hubtest.On(t, dsn, partitions)
 	h.Writer.Balancer = byHint{}
 	return &world{t: t, cluster: h.Cluster, dsn: h.DSN, db: h.DB, writer: h.Writer, group: "load-" + uuid.NewString()}
 }

@@ -42,11 +42,11 @@ type Hub struct {
 // partitions, those of dead letters and outcomes one; more are further topics.
 func New(t testing.TB, partitions int, more ...string) *Hub {
 	t.Helper()
-	return NewOn(t, testkit.ClickHouse(t).DSN, partitions, more...)
+	return On(t, testkit.ClickHouse(t).DSN, partitions, more...)
 }
 
-// NewOn is New on another ClickHouse.
-func NewOn(t testing.TB, dsn string, partitions int, more ...string) *Hub {
+// On is New on the ClickHouse of dsn, which may be one that the test breaks.
+func On(t testing.TB, dsn string, partitions int, more ...string) *Hub {
 	t.Helper()
 	h := &Hub{Cluster: wkafka.Cluster{Brokers: []string{testkit.KafkaServer(t).Addr}}, DSN: dsn}
 	h.DB = EmptyStore(t, h.DSN)

@@ -92,12 +92,18 @@ func outcomes(ctx context.Context, cluster wkafka.Cluster, r *Report) (map[strin
 // errFrame says that a message is too short for the frame of the registry's wire format.
 var errFrame = errors.New("there is no frame")
 
-// decodeOutcomes decodes a message of the topic of outcomes.
+// bounded reads Avro within bounds of memory.
+var bounded = avro.Config{MaxSliceAllocSize: 1 << 20}.Freeze()
+
+// decodeOutcomes decodes a message of the topic of outcomes. The reader's own Unmarshal takes one that is cut short
+// for a whole one.
 func decodeOutcomes(value []byte) (report event.OutcomesReported, err error) {
 	if len(value) < event.FrameSize {
 		return report, errFrame
 	}
-	return report, avro.Unmarshal(event.OutcomesReportedSchema, value[event.FrameSize:], &report)
+	r := avro.NewReader(nil, 0, avro.WithReaderConfig(bounded)).Reset(value[event.FrameSize:])
+	r.ReadVal(event.OutcomesReportedSchema, &report)
+	return report, r.Error
 }
 
 // readAll reads all that a topic holds.
