@@ -47,6 +47,8 @@ type Options struct {
 
 	// fail is called after each step; tests inject errors by it.
 	fail func(step string) error
+	// states is maxStates; tests keep fewer.
+	states int
 }
 
 // Stats tell what a cycle did.
@@ -74,8 +76,12 @@ type Aggregator struct {
 	sweepAll bool             // removals of an earlier life may be unfinished
 	pending  bool             // removals are due
 	erasing  bool             // there are erasures
-	sweptAt  time.Time
-	apart    chan struct{} // Run removes beside the cycles: it is told here that removals are due
+	memory   *memory          // nil: none, all is looked up
+
+	memorized  time.Time     // when the memory was made last
+	memorizing time.Duration // how long that took
+	sweptAt    time.Time
+	apart      chan struct{} // Run removes beside the cycles: it is told here that removals are due
 }
 
 // New returns an Aggregator. It does not touch the database.
@@ -94,6 +100,9 @@ func New(o Options) *Aggregator {
 	}
 	if o.HealAfter == 0 {
 		o.HealAfter = 2 * time.Second
+	}
+	if o.states == 0 {
+		o.states = maxStates
 	}
 	if o.fail == nil {
 		o.fail = func(step string) error { fault.At("aggregate", step); return nil }
@@ -207,6 +216,7 @@ func (a *Aggregator) Cycle(ctx context.Context) (Stats, error) {
 	stats, err := a.cycle(ctx)
 	stats.Took = time.Since(start)
 	if err != nil {
+		a.memory.forget()
 		a.sweepAll, a.pending = true, true // what was found and not removed is found by a full search
 	}
 	return stats, err
@@ -242,6 +252,9 @@ func (a *Aggregator) cycle(ctx context.Context) (Stats, error) {
 	lap(&stats.Steps.Plan)
 	stats.Cycle, stats.Records, stats.More = books.cycle+1, batch.records, batch.more
 	work := newWork()
+	if work.memory, err = a.remember(ctx, both); err != nil {
+		return stats, err
+	}
 
 	// (c) Copies of one event that raced in two partitions.
 	if stats.Superseded, err = a.settle(ctx, batch, work); err != nil {
@@ -266,10 +279,15 @@ func (a *Aggregator) cycle(ctx context.Context) (Stats, error) {
 	if err := a.opts.fail("feed"); err != nil {
 		return stats, err
 	}
-	if stats.Healed, err = a.touch(ctx, books, batch, work); err != nil {
+	if work.memory != nil {
+		stats.Healed, err = a.touchKnown(ctx, work.memory, books, batch, work)
+	} else {
+		stats.Healed, err = a.touch(ctx, books, batch, work)
+	}
+	if err != nil {
 		return stats, err
 	}
-	stats.Groups = len(work.groups)
+	stats.Groups = len(work.groups) + len(work.parts)
 	lap(&stats.Steps.Touch)
 	if err := a.opts.fail("touch"); err != nil {
 		return stats, err
@@ -288,6 +306,9 @@ func (a *Aggregator) cycle(ctx context.Context) (Stats, error) {
 		if err := a.opts.fail("beside"); err != nil {
 			return stats, err
 		}
+	}
+	if work.memory != nil {
+		work.memory.learn(both.live, batch, work)
 	}
 	lap(&stats.Steps.Insert)
 	// (g) The removal of what (d) marked.

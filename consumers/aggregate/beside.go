@@ -81,7 +81,7 @@ func (p pair) base() *books {
 
 // reach is where a table stands after a batch: never before where it stood.
 func (b *books) reach(batch *batch) *books {
-	out := &books{table: b.table, cycle: b.cycle + 1, now: max(b.now, batch.now), positions: maps.Clone(b.positions)}
+	out := &books{table: b.table, cycle: b.cycle + 1, now: max(b.now, batch.now), by: batch.by, restored: b.restored, positions: maps.Clone(b.positions)}
 	if b.cycle == 0 {
 		out.now = batch.now
 	}
@@ -94,6 +94,12 @@ func (b *books) reach(batch *batch) *books {
 // rowsTo are the rows by which books advance.
 func (b *books) rowsTo(next *books) []bookRow {
 	out := []bookRow{bookOf("cycle", 0, int64(next.cycle-b.cycle)), bookOf("now", 0, next.now-b.now)}
+	if next.by != b.by {
+		out = append(out, bookOf("by", 0, next.by-b.by))
+	}
+	if next.restored != b.restored {
+		out = append(out, bookOf("restored", 0, int64(next.restored-b.restored)))
+	}
 	for p, to := range next.positions {
 		if from := b.positions[p]; to != from {
 			out = append(out, bookOf(typeOf(p.no).Topic, p.partition, int64(to-from)))
@@ -146,30 +152,65 @@ var errContended = errors.New("other inserts came in between twenty times")
 // insertInto inserts what the work's groups lack in a table. It tells whether it sent anything: not where
 // the table has another generation, or another cycle, by now.
 func (a *Aggregator) insertInto(ctx context.Context, books *books, batch *batch, work *work) (sent bool, err error) {
-	touched, err := work.table()
+	next := books.reach(batch)
+	if work.restored && books.table == liveTable {
+		next.restored++
+	}
+	difference, err := a.differenceOf(ctx, books, next, batch, work)
 	if err != nil {
 		return false, err
 	}
-	next := books.reach(batch)
-	s := scope{wanted: wantedGroups, read: readGroups, snapshot: below(next.positions), touched: touched, table: books.table}
-	sent, _, err = a.insertDifference(ctx, books, next, s, true)
+	sent, _, err = a.insertDifference(ctx, books, next, difference, true)
 	if err != nil {
 		return false, fmt.Errorf("insert cycle %d of %d groups into %s: %w", next.cycle, len(work.groups), books.table, err)
 	}
 	return sent, nil
 }
 
-// insertDifference inserts what a scope lacks in a table, with its books, and tells how many cells that
+// differenceOf is what the work's groups lack in a table: by what is remembered, where that holds for the table.
+func (a *Aggregator) differenceOf(ctx context.Context, books, next *books, batch *batch, work *work) (differ, error) {
+	if work.memory.holds(books) {
+		return func(ctx context.Context, emit func(id, cell, measures) error) error {
+			return a.differenceKnown(ctx, books, next, work, emit)
+		}, nil
+	}
+	if work.memory != nil { // others came in between: from here on all is looked up
+		work.memory.forget()
+		for g := range work.parts {
+			work.groups[g] = true
+		}
+		work.memory, work.parts = nil, nil
+		if _, err := a.offersNamed(ctx, batch, work); err != nil {
+			return nil, err
+		}
+	}
+	touched, err := work.table()
+	if err != nil {
+		return nil, err
+	}
+	return a.differenceIn(scope{wanted: wantedGroups, read: readGroups, snapshot: below(next.positions), touched: touched, table: books.table}, next.now), nil
+}
+
+// differ calls emit for each cell of a group that a table lacks.
+type differ func(ctx context.Context, emit func(id, cell, measures) error) error
+
+func (a *Aggregator) differenceIn(s scope, now int64) differ {
+	return func(ctx context.Context, emit func(id, cell, measures) error) error {
+		return a.difference(ctx, s, now, emit)
+	}
+}
+
+// insertDifference inserts what groups lack in a table, with its books, and tells how many cells that
 // were. A native batch travels as one block, and the table is not partitioned, so it becomes one part under
 // one token: all of it counts or nothing. Where nothing is lacking it inserts only if it is told to.
-func (a *Aggregator) insertDifference(ctx context.Context, books, next *books, s scope, always bool) (sent bool, differing int, err error) {
+func (a *Aggregator) insertDifference(ctx context.Context, books, next *books, difference differ, always bool) (sent bool, differing int, err error) {
 	out, err := a.prepare(ctx, books.table, fmt.Sprintf("aggregate/%d", next.cycle))
 	if err != nil {
 		return false, 0, err
 	}
 	defer func() { _ = out.Close() }() // after Send it does nothing
 	now := fault.Now().UTC()
-	err = a.difference(ctx, s, next.now, func(g id, k cell, m measures) error {
+	err = difference(ctx, func(g id, k cell, m measures) error {
 		differing++
 		return appendCell(out, g, k, m, now)
 	})
@@ -187,7 +228,7 @@ func (a *Aggregator) insertDifference(ctx context.Context, books, next *books, s
 	if err != nil {
 		return false, differing, err
 	}
-	if again := both.of(books.table); books.replaced(again) || again.cycle != books.cycle {
+	if again := both.of(books.table); books.replaced(again) || again.cycle != books.cycle || again.restored != books.restored {
 		return false, differing, nil
 	}
 	if differing == 0 && !always {

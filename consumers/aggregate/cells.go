@@ -89,11 +89,11 @@ var unmapped = service{"UNMAPPED", "UNKNOWN"}
 type counter struct {
 	now      int64 // horizon, milliseconds
 	today    int32 // day of now in Rome
-	services map[id]service
+	services func(offer id) (service, bool)
 	rome     *time.Location
 }
 
-func newCounter(now int64, services map[id]service) *counter {
+func newCounter(now int64, services func(id) (service, bool)) *counter {
 	rome, err := time.LoadLocation("Europe/Rome")
 	if err != nil {
 		panic("BUG: time zones are embedded: " + err.Error())
@@ -184,7 +184,10 @@ func orUnmapped(s *service) service {
 
 // offered is the service of the offer that a fact names, or nil.
 func (c *counter) offered(f *fact) *service {
-	if s, ok := c.services[f.offer]; ok && f.offer != (id{}) {
+	if f.offer == (id{}) {
+		return nil
+	}
+	if s, ok := c.services(f.offer); ok {
 		return &s
 	}
 	return nil

@@ -1,8 +1,9 @@
 package aggregate
 
 import (
-	"bytes"
+	"cmp"
 	"context"
+	"encoding/binary"
 	"fmt"
 	"strings"
 
@@ -32,7 +33,10 @@ func (a *Aggregator) difference(ctx context.Context, s scope, now int64, emit fu
 		return err
 	}
 	defer stored.close()
-	counter := newCounter(now, services)
+	counter := newCounter(now, func(offer id) (service, bool) {
+		s, ok := services[offer]
+		return s, ok
+	})
 	for !facts.done || !stored.done {
 		g := facts.next.grp
 		if facts.done || !stored.done && stored.grp.compare(g) < 0 {
@@ -60,13 +64,14 @@ func (a *Aggregator) difference(ctx context.Context, s scope, now int64, emit fu
 
 // compare orders groups as the engine does: as numbers, whose first byte is the lowest.
 func (i id) compare(o id) int {
-	x, y := i.bigEndian(), o.bigEndian()
-	return bytes.Compare(x[:], y[:])
+	return cmp.Or(cmp.Compare(binary.LittleEndian.Uint64(i[8:]), binary.LittleEndian.Uint64(o[8:])),
+		cmp.Compare(binary.LittleEndian.Uint64(i[:8]), binary.LittleEndian.Uint64(o[:8])))
 }
 
 // factStream reads facts by group. next is the row after those that were taken.
 type factStream struct {
 	rows driver.Rows
+	scan *factScanner
 	dead map[position]bool
 	next fact
 	done bool
@@ -74,15 +79,11 @@ type factStream struct {
 }
 
 func (a *Aggregator) readFacts(ctx context.Context, s scope, dead deadPositions) (*factStream, error) {
-	rows, err := a.query(ctx, fmt.Sprintf(`SELECT reinterpretAsFixedString(grp), reinterpretAsFixedString(rec), type, partition, offset, version,
-		toUnixTimestamp64Milli(occurred_at), toUnixTimestamp64Milli(instant), toString(source), source_record_id, comune,
-		toString(nomenclature), toString(area), kind, toString(unit), reinterpretAsFixedString(svc), sid,
-		toInt64(a * 1000), toInt64(b * 1000), toInt32(valid_from), toInt32(valid_to)
-		FROM store.facts WHERE %s AND gone = 0 AND %s ORDER BY grp, rec`, s.wanted, s.snapshot), s.tables())
+	rows, err := a.query(ctx, fmt.Sprintf("SELECT %s FROM store.facts WHERE %s AND gone = 0 AND %s ORDER BY grp, rec", readColumns, s.wanted, s.snapshot), s.tables())
 	if err != nil {
 		return nil, fmt.Errorf("read facts: %w", err)
 	}
-	out := &factStream{rows: rows, dead: map[position]bool{}}
+	out := &factStream{rows: rows, scan: newFactScanner(), dead: map[position]bool{}}
 	for _, p := range dead {
 		out.dead[p] = true
 	}
@@ -99,13 +100,9 @@ func (s *factStream) close() { _ = s.rows.Close() } // it was read, or the calle
 func (s *factStream) advance() error {
 	for s.rows.Next() {
 		f := &s.next
-		var grp, rec, offer string
-		if err := s.rows.Scan(&grp, &rec, &f.no, &f.partition, &f.offset, &f.version, &f.occurred, &f.instant, &f.source, &f.sourceRecord, &f.comune,
-			&f.service.nomenclature, &f.service.area, &f.kind, &f.unit, &offer, &f.serviceID, &f.a, &f.b, &f.from, &f.to); err != nil {
+		if _, err := s.scan.scan(s.rows, f); err != nil {
 			return fmt.Errorf("read facts: %w", err)
 		}
-		f.grp, f.rec, f.offer = toID(grp), toID(rec), toID(offer)
-		f.comune = strings.TrimRight(f.comune, "\x00")
 		if !s.dead[position{f.rec, f.partition, f.offset}] {
 			return nil
 		}
@@ -198,9 +195,17 @@ func appendCell(batch driver.Batch, g id, k cell, m measures, at any) error {
 		comune += strings.Repeat("\x00", 6-len(comune))
 	}
 	if err := batch.Append(g.number(), comune, k.nomenclature, k.area, k.month, k.unit, m.requests, m.granted, m.refused, m.waiting,
-		decimal.New(m.capacity, -3), decimal.New(m.occupied, -3), decimal.New(m.delivered, -3), decimal.New(m.amount, -3),
+		thousandths(m.capacity), thousandths(m.occupied), thousandths(m.delivered), thousandths(m.amount),
 		m.residents, m.mark, at); err != nil {
 		return fmt.Errorf("append to store.contrib: %w", err)
 	}
 	return nil
+}
+
+// thousandths is a Decimal(18, 3), or what the driver takes for zero at no cost.
+func thousandths(n int64) any {
+	if n == 0 {
+		return nil
+	}
+	return decimal.New(n, -3)
 }

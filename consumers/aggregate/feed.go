@@ -96,7 +96,6 @@ var factColumns = []struct{ name, kind string }{
 	{"sid", "UInt64"},
 	{"a", "Decimal(18, 3)"},
 	{"b", "Decimal(18, 3)"},
-	{"pseudonym", "FixedString(32)"},
 	{"valid_from", "Date32"},
 	{"valid_to", "Date32"},
 }
@@ -108,11 +107,11 @@ const factCommon = 11
 var factGiven = map[uint8][]string{
 	1: {"comune", "nomenclature", "area", "kind", "valid_from", "valid_to"},
 	2: {"unit", "a", "b"},
-	3: {"comune", "pseudonym", "nomenclature", "area"},
-	4: {"comune", "pseudonym", "kind"},
-	5: {"comune", "pseudonym", "kind", "svc", "sid"},
-	6: {"comune", "pseudonym", "nomenclature", "area", "kind"},
-	7: {"comune", "pseudonym", "unit", "svc", "a", "b", "valid_from"},
+	3: {"comune", "nomenclature", "area"},
+	4: {"comune", "kind"},
+	5: {"comune", "kind", "svc", "sid"},
+	6: {"comune", "nomenclature", "area", "kind"},
+	7: {"comune", "unit", "svc", "a", "b", "valid_from"},
 	9: {"comune", "kind", "a", "b", "valid_from"},
 }
 

@@ -83,6 +83,11 @@ func (a *Aggregator) dead(ctx context.Context, s scope) (deadPositions, error) {
 	if err != nil {
 		return nil, err
 	}
+	return a.outOfForce(ctx, s, versions)
+}
+
+// outOfForce are those of all versions of records, and claims on them, that are not in force.
+func (a *Aggregator) outOfForce(ctx context.Context, s scope, versions []version) (deadPositions, error) {
 	claims := map[id]bool{}
 	for i := range versions {
 		if versions[i].revocation != (id{}) {

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
+	"math/rand/v2"
 	"slices"
 	"strings"
 )
@@ -28,6 +30,8 @@ type books struct {
 	attached   int64  // when the generation was begun beside the live one; tells one from another of its number
 	exchanges  uint64 // generation of the live table at that moment, which each exchange makes higher; readPair knows it
 	built      bool   // the building of the generation was finished
+	by         int64  // whose insert the last cycle is; each has a number of its own
+	restored   uint64 // how often rows below the positions were stored again
 	beside     bool   // there is another generation beside
 	cycle      uint64
 	now        int64 // horizon in milliseconds; means nothing while cycle is 0
@@ -41,6 +45,7 @@ type batch struct {
 	now       int64
 	records   uint64
 	more      bool
+	by        int64 // the number of this attempt
 	oldest    int64 // lowest loaded_at of its blocks, milliseconds
 }
 
@@ -71,6 +76,10 @@ func (a *Aggregator) readBooks(ctx context.Context, table string) (*books, error
 			out.attached = mark
 		case name == "built":
 			out.built = mark > 0
+		case name == "by":
+			out.by = mark
+		case name == "restored":
+			out.restored = uint64(mark)
 		case name == "now":
 			out.now = mark
 		case no != 0:
@@ -94,21 +103,9 @@ type block struct {
 // plan is step (b): of each partition the blocks that follow its position, as many as the bound allows,
 // taken in turn, so that none starves.
 func (a *Aggregator) plan(ctx context.Context, books *books) (*batch, error) {
-	var known, ahead []string
-	for p, at := range books.positions {
-		topic := quote(typeOf(p.no).Topic)
-		known = append(known, fmt.Sprintf("(%s, %d)", topic, p.partition))
-		ahead = append(ahead, fmt.Sprintf("(topic = %s AND partition = %d AND from_offset >= %d)", topic, p.partition, at))
-	}
-	where := "1"
-	if len(known) > 0 {
-		slices.Sort(known)
-		slices.Sort(ahead)
-		where = fmt.Sprintf("(topic, partition) NOT IN (%s) OR %s", strings.Join(known, ", "), strings.Join(ahead, " OR "))
-	}
 	rows, err := a.query(ctx, `SELECT type, partition, from_offset, to_offset, read, toInt64(loaded), toUnixTimestamp64Milli(max_occurred_at),
 		toUnixTimestamp64Milli(loaded_at)
-		FROM store.ledger WHERE `+where+` ORDER BY topic, partition, from_offset LIMIT 5000 BY topic, partition`)
+		FROM store.ledger WHERE `+ahead(books.positions)+` ORDER BY topic, partition, from_offset LIMIT 5000 BY topic, partition`)
 	if err != nil {
 		return nil, fmt.Errorf("read ledger: %w", err)
 	}
@@ -129,10 +126,30 @@ func (a *Aggregator) plan(ctx context.Context, books *books) (*batch, error) {
 	return takeBlocks(books, queues, a.opts.MaxRecords), nil
 }
 
+// ahead is the predicate of the blocks that follow positions, as ranges of the ledger's key: what is behind
+// them is not read.
+func ahead(positions map[place]uint64) string {
+	var parts []string
+	for i := range uint8(16) {
+		no := i + 1
+		topic := quote(typeOf(no).Topic)
+		next := uint32(0)
+		for _, p := range slices.SortedFunc(maps.Keys(ofType(positions, no)), comparePlaces) {
+			if next < p.partition { // nothing is there yet
+				parts = append(parts, fmt.Sprintf("(topic = %s AND partition >= %d AND partition < %d)", topic, next, p.partition))
+			}
+			parts = append(parts, fmt.Sprintf("(topic = %s AND partition = %d AND from_offset >= %d)", topic, p.partition, positions[p]))
+			next = p.partition + 1
+		}
+		parts = append(parts, fmt.Sprintf("(topic = %s AND partition >= %d)", topic, next))
+	}
+	return strings.Join(parts, " OR ")
+}
+
 // takeBlocks chooses the blocks of a cycle. A block that does not begin where its predecessor ended is
 // left: the one between is in the ledger later.
 func takeBlocks(books *books, queues map[place][]block, limit uint64) *batch {
-	out := &batch{spans: map[place]span{}, positions: map[place]uint64{}, now: books.now}
+	out := &batch{spans: map[place]span{}, positions: map[place]uint64{}, now: books.now, by: rand.Int64()}
 	for p, at := range books.positions {
 		out.positions[p] = at
 	}

@@ -199,7 +199,7 @@ func (a *Aggregator) passRange(ctx context.Context, generation uint64, from, to 
 	next := *books
 	next.cycle++
 	s := scope{wanted: wanted, read: read, snapshot: below(books.positions), table: besideTable}
-	sent, n, err := a.insertDifference(ctx, books, &next, s, false)
+	sent, n, err := a.insertDifference(ctx, books, &next, a.differenceIn(s, next.now), false)
 	if err != nil {
 		return 0, false, fmt.Errorf("compute groups: %w", err)
 	}

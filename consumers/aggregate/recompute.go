@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"math/rand/v2"
 )
 
 // Recompute brings the cells in line with rows that were stored again, those of a topic's partition in
@@ -46,6 +47,7 @@ func (a *Aggregator) Recompute(ctx context.Context, topic string, partition int,
 }
 
 func (a *Aggregator) recompute(ctx context.Context, table string, p place, restored span) error {
+	told := table == besideTable
 	for range 20 {
 		both, err := a.readPair(ctx)
 		books := both.of(table)
@@ -57,7 +59,7 @@ func (a *Aggregator) recompute(ctx context.Context, table string, p place, resto
 		if rows.from >= rows.to {
 			return nil
 		}
-		b := &batch{spans: map[place]span{p: rows}, positions: books.positions, now: books.now}
+		b := &batch{spans: map[place]span{p: rows}, positions: books.positions, now: books.now, by: rand.Int64()}
 		work := newWork()
 		if _, err := a.erase(ctx, b, work); err != nil {
 			return err
@@ -73,7 +75,7 @@ func (a *Aggregator) recompute(ctx context.Context, table string, p place, resto
 		if err != nil || differing == 0 && table == besideTable {
 			return err
 		}
-		if differing == 0 {
+		if differing == 0 && told {
 			if orphans.only != "" {
 				if err := a.remove(ctx, orphans); err != nil {
 					return err
@@ -81,8 +83,17 @@ func (a *Aggregator) recompute(ctx context.Context, table string, p place, resto
 			}
 			return a.sweepFound(ctx, books)
 		}
+		// Where no cell differs too, the books say that rows were restored: aggregators remember which groups there are.
+		work.restored = !told
 		if _, err := a.insertInto(ctx, books, b, work); err != nil {
 			return err
+		}
+		if !told {
+			after, err := a.readBooks(ctx, table)
+			if err != nil {
+				return err
+			}
+			told = after.by == b.by // otherwise others came in between
 		}
 	}
 	return errContended

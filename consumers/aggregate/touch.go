@@ -21,10 +21,21 @@ type work struct {
 	offers     map[id]bool // groups whose offers may have changed their service
 	records    map[id]bool // records whose groups are touched
 	population bool        // whether a group of population is among them
+
+	// What an aggregator that remembers adds: see touchKnown. Where the books of a table stand otherwise than
+	// the memory has it, the groups of the parts are computed as the others are.
+	restored bool // rows below the positions were stored again
+	memory   *memory
+	parts    map[id]part
+	services map[id]service // of the offers that are touched; zero: none
+	states   map[id]state   // of the groups that were computed
 }
 
 func newWork() *work {
-	return &work{groups: map[id]bool{}, offers: map[id]bool{}, records: map[id]bool{}}
+	return &work{
+		groups: map[id]bool{}, offers: map[id]bool{}, records: map[id]bool{},
+		parts: map[id]part{}, services: map[id]service{}, states: map[id]state{},
+	}
 }
 
 // Predicates on grp by the external table of work.table.

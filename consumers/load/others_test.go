@@ -106,7 +106,7 @@ func TestLoadStoresNothingOfTheErased(t *testing.T) {
 	if n := w.count("count() FROM store.service_requested WHERE _gone = 1 AND toUnixTimestamp64Milli(occurred_at) = ?", at); n != 1 {
 		t.Errorf("%d rows keep the instant", n)
 	}
-	if n := w.count("count() FROM store.facts WHERE pseudonym = unhex(?) AND offset != 1", who); n != 0 {
+	if n := w.count("count() FROM store.facts WHERE type = 3 AND (partition, offset) NOT IN (SELECT _partition, _offset FROM store.service_requested WHERE _gone = 0)"); n != 0 {
 		t.Errorf("%d facts of the erased", n)
 	}
 }

@@ -37,8 +37,8 @@ func (f *Filter) Bytes() int {
 	return total
 }
 
-// TestAndAdd adds id and tells whether it may have been added before.
-func (f *Filter) TestAndAdd(id *[16]byte) bool {
+// Has tells whether id may have been added.
+func (f *Filter) Has(id *[16]byte) bool {
 	block := binary.LittleEndian.Uint64(id[:8])
 	bits := binary.LittleEndian.Uint64(id[8:])
 	for i := range f.segments {
@@ -46,6 +46,16 @@ func (f *Filter) TestAndAdd(id *[16]byte) bool {
 			return true
 		}
 	}
+	return false
+}
+
+// TestAndAdd adds id and tells whether it may have been added before.
+func (f *Filter) TestAndAdd(id *[16]byte) bool {
+	if f.Has(id) {
+		return true
+	}
+	block := binary.LittleEndian.Uint64(id[:8])
+	bits := binary.LittleEndian.Uint64(id[8:])
 	last := len(f.segments) - 1
 	if last < 0 || f.segments[last].n >= f.segments[last].limit {
 		limit := firstLimit

@@ -23,6 +23,9 @@ func TestFilterNeverForgets(t *testing.T) {
 		}
 	}
 	for i := range n {
+		if !f.Has(id(i)) {
+			t.Fatalf("the filter does not have id %d, which was added", i)
+		}
 		if !f.TestAndAdd(id(i)) {
 			t.Fatalf("id %d is taken for new after it was added", i)
 		}

@@ -148,7 +148,8 @@ CREATE TABLE IF NOT EXISTS store.service_requested (
     `_record` UInt64 MATERIALIZED cityHash64(source, source_record_id) COMMENT 'Groups the versions of a record; computed here, so no block carries it.' CODEC(NONE),
     INDEX offsets _offset TYPE minmax GRANULARITY 1,
     INDEX ends _end TYPE set(3) GRANULARITY 1,
-    INDEX subjects pseudonym TYPE bloom_filter(0.01) GRANULARITY 1
+    INDEX subjects pseudonym TYPE bloom_filter(0.01) GRANULARITY 1,
+    INDEX households household_pseudonym TYPE bloom_filter(0.01) GRANULARITY 1
 ) ENGINE = MergeTree
 ORDER BY (comune_code, requested_at)
 SETTINGS non_replicated_deduplication_window = 10000, min_bytes_for_wide_part = 268435456
@@ -199,7 +200,8 @@ CREATE TABLE IF NOT EXISTS store.need_assessed (
     `_record` UInt64 MATERIALIZED cityHash64(source, source_record_id) COMMENT 'Groups the versions of a record; computed here, so no block carries it.' CODEC(NONE),
     INDEX offsets _offset TYPE minmax GRANULARITY 1,
     INDEX ends _end TYPE set(3) GRANULARITY 1,
-    INDEX subjects pseudonym TYPE bloom_filter(0.01) GRANULARITY 1
+    INDEX subjects pseudonym TYPE bloom_filter(0.01) GRANULARITY 1,
+    INDEX households household_pseudonym TYPE bloom_filter(0.01) GRANULARITY 1
 ) ENGINE = MergeTree
 ORDER BY (comune_code, assessed_at)
 SETTINGS non_replicated_deduplication_window = 10000, min_bytes_for_wide_part = 268435456
@@ -248,7 +250,8 @@ CREATE TABLE IF NOT EXISTS store.waiting_list_changed (
     `_record` UInt64 MATERIALIZED cityHash64(source, source_record_id) COMMENT 'Groups the versions of a record; computed here, so no block carries it.' CODEC(NONE),
     INDEX offsets _offset TYPE minmax GRANULARITY 1,
     INDEX ends _end TYPE set(3) GRANULARITY 1,
-    INDEX subjects pseudonym TYPE bloom_filter(0.01) GRANULARITY 1
+    INDEX subjects pseudonym TYPE bloom_filter(0.01) GRANULARITY 1,
+    INDEX households household_pseudonym TYPE bloom_filter(0.01) GRANULARITY 1
 ) ENGINE = MergeTree
 ORDER BY (comune_code, changed_at)
 SETTINGS non_replicated_deduplication_window = 10000, min_bytes_for_wide_part = 268435456
@@ -310,7 +313,8 @@ CREATE TABLE IF NOT EXISTS store.benefit_decided (
     `_record` UInt64 MATERIALIZED cityHash64(source, source_record_id) COMMENT 'Groups the versions of a record; computed here, so no block carries it.' CODEC(NONE),
     INDEX offsets _offset TYPE minmax GRANULARITY 1,
     INDEX ends _end TYPE set(3) GRANULARITY 1,
-    INDEX subjects pseudonym TYPE bloom_filter(0.01) GRANULARITY 1
+    INDEX subjects pseudonym TYPE bloom_filter(0.01) GRANULARITY 1,
+    INDEX households household_pseudonym TYPE bloom_filter(0.01) GRANULARITY 1
 ) ENGINE = MergeTree
 ORDER BY (comune_code, occurred_at)
 SETTINGS non_replicated_deduplication_window = 10000, min_bytes_for_wide_part = 268435456
@@ -364,7 +368,8 @@ CREATE TABLE IF NOT EXISTS store.service_delivered (
     `_record` UInt64 MATERIALIZED cityHash64(source, source_record_id) COMMENT 'Groups the versions of a record; computed here, so no block carries it.' CODEC(NONE),
     INDEX offsets _offset TYPE minmax GRANULARITY 1,
     INDEX ends _end TYPE set(3) GRANULARITY 1,
-    INDEX subjects pseudonym TYPE bloom_filter(0.01) GRANULARITY 1
+    INDEX subjects pseudonym TYPE bloom_filter(0.01) GRANULARITY 1,
+    INDEX households household_pseudonym TYPE bloom_filter(0.01) GRANULARITY 1
 ) ENGINE = MergeTree
 ORDER BY (comune_code, period_start)
 SETTINGS non_replicated_deduplication_window = 10000, min_bytes_for_wide_part = 268435456
@@ -497,7 +502,8 @@ CREATE TABLE IF NOT EXISTS store.deprivation_observed (
     `_record` UInt64 MATERIALIZED cityHash64(source, source_record_id) COMMENT 'Groups the versions of a record; computed here, so no block carries it.' CODEC(NONE),
     INDEX offsets _offset TYPE minmax GRANULARITY 1,
     INDEX ends _end TYPE set(3) GRANULARITY 1,
-    INDEX subjects pseudonym TYPE bloom_filter(0.01) GRANULARITY 1
+    INDEX subjects pseudonym TYPE bloom_filter(0.01) GRANULARITY 1,
+    INDEX households household_pseudonym TYPE bloom_filter(0.01) GRANULARITY 1
 ) ENGINE = MergeTree
 ORDER BY (comune_code, observed_at)
 SETTINGS non_replicated_deduplication_window = 10000, min_bytes_for_wide_part = 268435456
@@ -784,10 +790,11 @@ CREATE TABLE IF NOT EXISTS store.ledger (
     gone UInt64 COMMENT 'Of the loaded, those whose subject was erased when they came.',
     max_occurred_at DateTime64(3, 'UTC') COMMENT 'Highest occurredAt of the loaded; 1970 where there is none.',
     owner UInt64 COMMENT 'Instance of the loader that stored it.',
-    loaded_at DateTime64(3, 'UTC') COMMENT 'When the hub decided.'
+    loaded_at DateTime64(3, 'UTC') COMMENT 'When the hub decided.',
+    INDEX times loaded_at TYPE minmax GRANULARITY 1
 ) ENGINE = MergeTree
 ORDER BY (topic, partition, from_offset)
-SETTINGS non_replicated_deduplication_window = 10000
+SETTINGS non_replicated_deduplication_window = 10000, index_granularity = 256
 COMMENT 'One row per block loaded. Fed by views.';
 
 CREATE TABLE IF NOT EXISTS store.superseded (

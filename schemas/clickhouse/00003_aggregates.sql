@@ -39,15 +39,13 @@ CREATE TABLE IF NOT EXISTS store.facts
     sid UInt64 COMMENT 'waiting: sipHash64 of serviceId, which names the timeline whoever writes it',
     a Decimal(18, 3) COMMENT 'capacity: operational; delivery: units; population: residents',
     b Decimal(18, 3) COMMENT 'capacity: occupied; delivery: amount; population: 1000 * ageFrom + ageTo',
-    pseudonym FixedString(32) COMMENT 'subject; zero where there is none, and in tombstones',
     valid_from Date32 COMMENT 'offer: validFrom; delivery: periodStart; population: referenceDate',
     valid_to Date32 COMMENT 'offer: validTo, the first day on which it is not valid; 2299-12-31: open',
-    INDEX by_svc svc TYPE bloom_filter(0.01) GRANULARITY 8,
-    INDEX by_pseudonym pseudonym TYPE bloom_filter(0.01) GRANULARITY 8
+    INDEX by_svc svc TYPE bloom_filter(0.01) GRANULARITY 16
 )
 ENGINE = MergeTree
 ORDER BY (grp, rec, version)
-SETTINGS index_granularity = 512, non_replicated_deduplication_window = 10000
+SETTINGS index_granularity = 256, min_bytes_for_wide_part = 1099511627776, non_replicated_deduplication_window = 10000
 COMMENT 'Slim rows of the events that supply and demand are computed from, by group.';
 
 CREATE TABLE IF NOT EXISTS store.records
@@ -65,7 +63,7 @@ CREATE TABLE IF NOT EXISTS store.records
 )
 ENGINE = MergeTree
 ORDER BY (rec, version)
-SETTINGS index_granularity = 512, non_replicated_deduplication_window = 10000
+SETTINGS index_granularity = 256, min_bytes_for_wide_part = 1099511627776, non_replicated_deduplication_window = 10000
 COMMENT 'Where each version of each record is, and what revokes it. A revocation has two rows for each record that it may concern: one under that record, one under its own.';
 
 CREATE TABLE IF NOT EXISTS store.instants
@@ -154,8 +152,7 @@ SELECT
     comune_code AS comune,
     nomenclature_code AS nomenclature,
     toString(user_area) AS area,
-    requested_at AS instant,
-    pseudonym
+    requested_at AS instant
 FROM store.service_requested
 WHERE _end = 'loaded' AND _gone = 0;
 
@@ -173,8 +170,7 @@ SELECT
     source_record_id,
     comune_code AS comune,
     outcome = 'NOT_ELIGIBLE' AS kind,
-    assessed_at AS instant,
-    pseudonym
+    assessed_at AS instant
 FROM store.need_assessed
 WHERE _end = 'loaded' AND _gone = 0;
 
@@ -194,8 +190,7 @@ SELECT
     multiIf(change = 'ENTER', 1, change = 'LEAVE' AND leave_reason = 'PLACED', 3, change = 'LEAVE', 2, 0) AS kind,
     changed_at AS instant,
     reinterpretAsUInt128(sipHash128('O', source, service_id)) AS svc,
-    sipHash64(service_id) AS sid,
-    pseudonym
+    sipHash64(service_id) AS sid
 FROM store.waiting_list_changed
 WHERE _end = 'loaded' AND _gone = 0;
 
@@ -215,8 +210,7 @@ SELECT
     nomenclature_code AS nomenclature,
     toString(user_area) AS area,
     decision = 'GRANTED' AS kind,
-    occurred_at AS instant,
-    pseudonym
+    occurred_at AS instant
 FROM store.benefit_decided
 WHERE _end = 'loaded' AND _gone = 0;
 
@@ -238,7 +232,6 @@ SELECT
     if(service_id IS NULL, toUInt128(0), reinterpretAsUInt128(sipHash128('O', source, ifNull(service_id, '')))) AS svc,
     units_delivered AS a,
     amount_total AS b,
-    pseudonym,
     period_start AS valid_from
 FROM store.service_delivered
 WHERE _end = 'loaded' AND _gone = 0;
@@ -338,7 +331,7 @@ CREATE TABLE IF NOT EXISTS store.contrib
 )
 ENGINE = SummingMergeTree((requests, granted, refused, waiting, capacity, occupied, delivered, amount, residents, mark))
 ORDER BY (grp, comune, nomenclature, area, month, unit)
-SETTINGS index_granularity = 512, non_replicated_deduplication_window = 10000, deduplicate_merge_projection_mode = 'rebuild'
+SETTINGS index_granularity = 256, min_bytes_for_wide_part = 1099511627776, non_replicated_deduplication_window = 10000, deduplicate_merge_projection_mode = 'rebuild'
 COMMENT 'What each group adds to each cell, and how far the aggregation has come. One insert a cycle, with token aggregate/<cycle>.';
 
 -- Another generation of store.contrib is built in this table and exchanged for it.

@@ -14,12 +14,16 @@ type book struct {
 	order   string
 	more    string // further clauses before SETTINGS
 	granule int
+	index   string // one more line among the columns
 }
 
 func (b *book) create() string {
 	var lines []string
 	for _, c := range b.columns {
 		lines = append(lines, fmt.Sprintf("    %s %s COMMENT %s", c[0], c[1], quote(c[2])))
+	}
+	if b.index != "" {
+		lines = append(lines, "    "+b.index)
 	}
 	settings := dedupWindow
 	if b.granule > 0 {
@@ -68,7 +72,8 @@ var books = []book{
 			{"owner", "UInt64", "Instance of the loader that stored it."},
 			{"loaded_at", instant, "When the hub decided."},
 		},
-		engine: "MergeTree", order: "topic, partition, from_offset",
+		engine: "MergeTree", order: "topic, partition, from_offset", granule: 256,
+		index: "INDEX times loaded_at TYPE minmax GRANULARITY 1",
 	},
 	{
 		name: "store.superseded", doc: "Loaded events that lost against a copy or a conflicting event that raced in another partition. Their rows stay, hidden by the views.",

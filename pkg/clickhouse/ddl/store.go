@@ -83,6 +83,9 @@ func storeTable(t *event.Type) string {
 	if t.Subject >= 0 {
 		lines = append(lines, fmt.Sprintf("    INDEX subjects %s TYPE bloom_filter(0.01) GRANULARITY 1", t.Fields[t.Subject].Column))
 	}
+	if t.Field("householdPseudonym") >= 0 {
+		lines = append(lines, "    INDEX households household_pseudonym TYPE bloom_filter(0.01) GRANULARITY 1")
+	}
 	return fmt.Sprintf("CREATE TABLE IF NOT EXISTS store.%s (\n%s\n) ENGINE = MergeTree\nORDER BY (%s, %s)\nSETTINGS %s\nCOMMENT %s",
 		t.Table, strings.Join(lines, ",\n"), key[0], key[1], tableSettings,
 		quote(fmt.Sprintf("Records read from %s, one row each, with their end. %s", t.Topic, docOf(t))))

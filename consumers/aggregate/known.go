@@ -1,0 +1,181 @@
+package aggregate
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/ClickHouse/clickhouse-go/v2/ext"
+)
+
+// holds tells whether the memory says what the table of these books has.
+func (m *memory) holds(b *books) bool {
+	return m != nil && m.cycle != 0 && maps.Equal(m.positions, b.positions) && (b.table != liveTable || b.cycle == m.cycle && b.by == m.by)
+}
+
+// chunkGroups is how many groups are looked up and computed at once.
+const chunkGroups = 20_000
+
+// differenceKnown is difference for a work that was made with a memory.
+func (a *Aggregator) differenceKnown(ctx context.Context, books, next *books, work *work, emit func(id, cell, measures) error) error {
+	counter := newCounter(next.now, work.memory.service(work))
+	for g, p := range work.parts {
+		sum := counter.gain(&p)
+		if err := emitAll(g, sum, emit); err != nil {
+			return err
+		}
+		if s := p.state; s.grow(p.facts) {
+			work.states[g] = s
+		}
+	}
+	groups := make([]id, 0, len(work.groups))
+	for g := range work.groups {
+		groups = append(groups, g)
+	}
+	slices.SortFunc(groups, id.compare)
+	for chunk := range slices.Chunk(groups, chunkGroups) {
+		if err := a.differenceOfGroups(ctx, chunk, next, books.table, counter, work, emit); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func emitAll(g id, of cells, emit func(id, cell, measures) error) error {
+	for k, m := range of {
+		if m == (measures{}) {
+			continue
+		}
+		if err := emit(g, k, m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// gain is what a part adds to the cells.
+func (c *counter) gain(p *part) cells {
+	if !p.known {
+		return c.count(p.facts)
+	}
+	before := p.state.before()
+	sum := c.count(slices.Concat(before, p.facts))
+	for k, m := range c.count(before) {
+		sum.add(k, m, -1)
+	}
+	return sum
+}
+
+// differenceOfGroups looks groups up and computes them: groups in their order, a chunk of them.
+func (a *Aggregator) differenceOfGroups(ctx context.Context, groups []id, next *books, table string, counter *counter, work *work, emit func(id, cell, measures) error) error {
+	touched, err := groupTable(groups)
+	if err != nil {
+		return err
+	}
+	s := scope{wanted: wantedGroups, snapshot: below(next.positions), touched: touched, table: table}
+	stored, err := a.readStored(ctx, s)
+	if err != nil {
+		return err
+	}
+	defer stored.close()
+	facts, hot, err := a.factsOf(ctx, s, work.memory)
+	if err != nil {
+		return err
+	}
+	if len(hot) > 0 {
+		dead, err := a.deadOf(ctx, s, hot)
+		if err != nil {
+			return err
+		}
+		facts = slices.DeleteFunc(facts, func(f fact) bool { return dead[position{f.rec, f.partition, f.offset}] })
+	}
+	for _, g := range groups {
+		n := 0
+		for n < len(facts) && facts[n].grp == g {
+			n++
+		}
+		of := once(facts[:n])
+		facts = facts[n:]
+		sum := counter.count(of)
+		if err := stored.subtract(g, sum); err != nil {
+			return err
+		}
+		if err := emitAll(g, sum, emit); err != nil {
+			return err
+		}
+		if s, ok := stateOf(of); ok {
+			work.states[g] = s
+		}
+	}
+	return nil
+}
+
+// once leaves one of the facts of each record, which follow one another: a healed fact is there twice.
+func once(facts []fact) []fact {
+	return slices.CompactFunc(facts, func(x, y fact) bool { return x.rec == y.rec })
+}
+
+func groupTable(groups []id) (*ext.Table, error) {
+	t, err := ext.NewTable("touched", ext.Column("id", "FixedString(16)"), ext.Column("wanted", "UInt8"))
+	if err != nil {
+		return nil, fmt.Errorf("make table of groups: %w", err)
+	}
+	for i := range groups {
+		if err := t.Append(groups[i][:], uint8(1)); err != nil {
+			return nil, fmt.Errorf("append to table of groups: %w", err)
+		}
+	}
+	return t, nil
+}
+
+// factsOf reads the facts of groups, in their order, and which of their records may have another row than
+// the one that is read.
+func (a *Aggregator) factsOf(ctx context.Context, s scope, m *memory) (facts []fact, hot map[id]bool, err error) {
+	rows, err := a.query(ctx, fmt.Sprintf("SELECT %s FROM store.facts WHERE %s AND %s ORDER BY grp, rec", readColumns, s.wanted, s.snapshot), s.tables())
+	if err != nil {
+		return nil, nil, fmt.Errorf("read facts: %w", err)
+	}
+	defer rows.Close()
+	hot = map[id]bool{}
+	scan := newFactScanner()
+	for rows.Next() {
+		var f fact
+		gone, err := scan.scan(rows, &f)
+		if err != nil {
+			return nil, nil, fmt.Errorf("read facts: %w", err)
+		}
+		if gone || m.several.Has((*[16]byte)(&f.rec)) {
+			hot[f.rec] = true
+		}
+		if !gone {
+			facts = append(facts, f)
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return nil, nil, fmt.Errorf("read facts: %w", err)
+	}
+	return facts, hot, nil
+}
+
+// deadOf are the positions of records that are not in force.
+func (a *Aggregator) deadOf(ctx context.Context, s scope, records map[id]bool) (map[position]bool, error) {
+	recs, err := idTable("recs", records)
+	if err != nil {
+		return nil, err
+	}
+	versions, err := a.versions(ctx, "rec IN (SELECT reinterpretAsUInt128(id) FROM recs)", 1, s, clickhouse.WithExternalTable(recs))
+	if err != nil {
+		return nil, err
+	}
+	dead, err := a.outOfForce(ctx, s, versions)
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[position]bool, len(dead))
+	for _, p := range dead {
+		out[p] = true
+	}
+	return out, nil
+}
