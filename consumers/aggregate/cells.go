@@ -10,21 +10,26 @@ import (
 
 // fact is a row of store.facts. Times are milliseconds, dates days since 1970, decimals thousandths.
 type fact struct {
-	grp, rec             id
-	no                   uint8
-	partition            uint32
-	offset               uint64
-	version              int64
-	occurred, instant    int64
-	source, sourceRecord string
-	comune               string // empty: none
-	service              service
-	kind                 uint8
-	unit                 string
-	offer                id     // of the offer that it names; zero: none
-	serviceID            uint64 // hash of serviceId
-	a, b                 int64
-	from, to             int32
+	grp, rec          id
+	no                uint8
+	partition         uint32
+	offset            uint64
+	version           int64
+	occurred, instant int64
+	sourceRecord      string
+	*labels
+	kind      uint8
+	offer     id     // of the offer that it names; zero: none
+	serviceID uint64 // hash of serviceId
+	a, b      int64
+	from, to  int32
+}
+
+// labels are what many facts have in common; they are not changed.
+type labels struct {
+	source, unit string
+	comune       string // empty: none
+	service      service
 }
 
 // Values of fact.kind.

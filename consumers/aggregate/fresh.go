@@ -92,7 +92,7 @@ func (a *Aggregator) readFresh(ctx context.Context, batch *batch) (*freshRows, e
 	if err := rows.Err(); err != nil {
 		return nil, fmt.Errorf("read new rows: %w", err)
 	}
-	out.facts = sortByGroup(out.facts)
+	sortByGroup(out.facts)
 	return out, nil
 }
 

@@ -57,10 +57,15 @@ func (a *Aggregator) remember(ctx context.Context, both pair) (*memory, error) {
 			return nil, nil //nolint:nilnil // as above
 		}
 		start := time.Now()
-		if m, err = a.memorize(ctx, live); err != nil {
+		m, err = a.memorize(ctx, live)
+		a.memorized, a.memorizing = time.Now(), time.Since(start)
+		if err != nil && ctx.Err() == nil {
+			a.log.Warn("aggregate: groups and records cannot be read, going on without", zap.Error(err))
+			return nil, nil //nolint:nilnil // as above
+		}
+		if err != nil {
 			return nil, err
 		}
-		a.memorized, a.memorizing = time.Now(), time.Since(start)
 		a.log.Debug("aggregate: groups and records read", zap.Int("groups", m.groups.Len()), zap.Int("records", m.records.Len()), zap.Duration("took", a.memorizing))
 	case m.cycle != live.cycle || m.by != live.by || !maps.Equal(m.positions, live.positions):
 		a.memory = nil // until it is whole
@@ -228,7 +233,7 @@ func (m *memory) learn(live *books, batch *batch, w *work) {
 
 // maxStates bounds the states that are kept: of the groups touched last, so many groups and facts, and as many
 // again of those before.
-const maxStates = 1 << 18
+const maxStates = 1 << 17
 
 // state is what new facts of a group are computed with: those of its facts in force whose part in the cells
 // may come to be another by them. Of a request or a benefit these are its waits and, as long as it has no
@@ -309,7 +314,7 @@ func (s *state) before() []fact {
 	if s.given == nil {
 		return s.facts
 	}
-	given := fact{no: s.family, service: *s.given, occurred: s.rank.occurred, sourceRecord: s.rank.sourceRecord}
+	given := fact{no: s.family, labels: &labels{service: *s.given}, occurred: s.rank.occurred, sourceRecord: s.rank.sourceRecord}
 	return append([]fact{given}, s.facts...)
 }
 

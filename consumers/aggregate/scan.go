@@ -14,34 +14,37 @@ const readColumns = `reinterpretAsFixedString(grp), reinterpretAsFixedString(rec
 		toString(nomenclature), toString(area), kind, toString(unit), reinterpretAsFixedString(svc), sid,
 		toInt64(a * 1000), toInt64(b * 1000), toInt32(valid_from), toInt32(valid_to), gone`
 
-// factScanner reads rows of readColumns. Texts that facts have in common are in memory once.
-type factScanner struct{ texts map[string]string }
+// factScanner reads rows of readColumns. Labels are in memory once.
+type factScanner struct {
+	labels map[labels]*labels
+	next   labels
+}
 
-func newFactScanner() *factScanner { return &factScanner{map[string]string{}} }
+func newFactScanner() *factScanner { return &factScanner{labels: map[labels]*labels{}} }
 
-// maxTexts bounds what a scanner keeps.
-const maxTexts = 1 << 16
+// maxLabels bounds what a scanner keeps.
+const maxLabels = 1 << 16
 
-func (s *factScanner) intern(text string) string {
-	if one, ok := s.texts[text]; ok {
+func (s *factScanner) intern() *labels {
+	if one, ok := s.labels[s.next]; ok {
 		return one
 	}
-	if len(s.texts) < maxTexts {
-		s.texts[text] = text
+	one := s.next
+	if len(s.labels) < maxLabels {
+		s.labels[one] = &one
 	}
-	return text
+	return &one
 }
 
 // scan reads a row, and tells whether it is a tombstone.
 func (s *factScanner) scan(rows driver.Rows, f *fact) (gone bool, err error) {
 	var tombstone uint8
-	if err := rows.Scan(&f.grp, &f.rec, &f.no, &f.partition, &f.offset, &f.version, &f.occurred, &f.instant, &f.source, &f.sourceRecord, &f.comune,
-		&f.service.nomenclature, &f.service.area, &f.kind, &f.unit, &f.offer, &f.serviceID, &f.a, &f.b, &f.from, &f.to, &tombstone); err != nil {
+	if err := rows.Scan(&f.grp, &f.rec, &f.no, &f.partition, &f.offset, &f.version, &f.occurred, &f.instant, &s.next.source, &f.sourceRecord, &s.next.comune,
+		&s.next.service.nomenclature, &s.next.service.area, &f.kind, &s.next.unit, &f.offer, &f.serviceID, &f.a, &f.b, &f.from, &f.to, &tombstone); err != nil {
 		return false, err
 	}
-	f.comune = s.intern(strings.TrimRight(f.comune, "\x00"))
-	f.source, f.unit = s.intern(f.source), s.intern(f.unit)
-	f.service.nomenclature, f.service.area = s.intern(f.service.nomenclature), s.intern(f.service.area)
+	s.next.comune = strings.TrimRight(s.next.comune, "\x00")
+	f.labels = s.intern()
 	return tombstone == 1, nil
 }
 
@@ -68,16 +71,23 @@ func eachGroup(facts []fact) iter.Seq[[]fact] {
 	}
 }
 
-// sortByGroup returns facts in the order of their groups.
-func sortByGroup(facts []fact) []fact {
-	order := make([]int32, len(facts))
+// sortByGroup brings facts into the order of their groups.
+func sortByGroup(facts []fact) {
+	order := make([]int32, len(facts)) // which fact comes to each place; then -1 where it is there
 	for i := range order {
 		order[i] = int32(i)
 	}
 	slices.SortFunc(order, func(x, y int32) int { return facts[x].grp.compare(facts[y].grp) })
-	out := make([]fact, len(facts))
-	for i, j := range order {
-		out[i] = facts[j]
+	for i := range order {
+		if order[i] < 0 {
+			continue
+		}
+		first := facts[i]
+		at := int32(i)
+		for from := order[at]; from != int32(i); from = order[at] {
+			facts[at], order[at] = facts[from], -1
+			at = from
+		}
+		facts[at], order[at] = first, -1
 	}
-	return out
 }
