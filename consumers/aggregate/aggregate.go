@@ -256,6 +256,9 @@ func (a *Aggregator) cycle(ctx context.Context) (Stats, error) {
 		return stats, err
 	}
 
+	// (e) Facts of the new rows, which need nothing of (c) and (d).
+	feeding := a.beginFeed(ctx, books, batch, work)
+	defer feeding.cancel()
 	// (c) Copies of one event that raced in two partitions.
 	if stats.Superseded, err = a.settle(ctx, batch, work); err != nil {
 		return stats, err
@@ -272,15 +275,16 @@ func (a *Aggregator) cycle(ctx context.Context) (Stats, error) {
 	if err := a.opts.fail("erase"); err != nil {
 		return stats, err
 	}
-	// (e) Facts of the new rows, and the groups that any of it touches.
-	if err := a.feed(ctx, batch, fmt.Sprint(books.cycle+1)); err != nil {
+	rows, err := feeding.wait()
+	if err != nil {
 		return stats, err
 	}
 	if err := a.opts.fail("feed"); err != nil {
 		return stats, err
 	}
+	// And the groups that any of it touches.
 	if work.memory != nil {
-		stats.Healed, err = a.touchKnown(ctx, work.memory, books, batch, work)
+		stats.Healed, err = a.touchKnown(ctx, work.memory, books, batch, work, rows)
 	} else {
 		stats.Healed, err = a.touch(ctx, books, batch, work)
 	}

@@ -3,12 +3,14 @@ package aggregate
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/ClickHouse/clickhouse-go/v2/ext"
+	"golang.org/x/sync/errgroup"
 )
 
 // freshRows are the rows that a cycle takes, as facts, and the claims of revocations.
@@ -23,6 +25,37 @@ type claim struct {
 	partition   uint32
 	offset      uint64
 }
+
+// feeding is the making of facts, in the tables and in memory, beside other steps.
+type feeding struct {
+	stop  context.CancelFunc
+	group *errgroup.Group
+	rows  *freshRows
+}
+
+// beginFeed makes facts of the batch's rows; who remembers reads them too. The caller waits for it, or cancels it.
+func (a *Aggregator) beginFeed(ctx context.Context, books *books, batch *batch, work *work) *feeding {
+	ctx, stop := context.WithCancel(ctx)
+	f := &feeding{stop: stop}
+	f.group, ctx = errgroup.WithContext(ctx)
+	f.group.Go(func() error { return a.feed(ctx, batch, fmt.Sprint(books.cycle+1)) })
+	if work.memory != nil {
+		f.group.Go(func() (err error) {
+			f.rows, err = a.readFresh(ctx, batch)
+			return err
+		})
+	}
+	return f
+}
+
+// cancel leaves nothing that runs.
+func (f *feeding) cancel() {
+	f.stop()
+	_ = f.group.Wait() // who waits for it has the error
+}
+
+// wait returns the rows, for who remembers.
+func (f *feeding) wait() (*freshRows, error) { return f.rows, f.group.Wait() }
 
 // readFresh makes facts of the batch's rows, as feed does, and reads them.
 func (a *Aggregator) readFresh(ctx context.Context, batch *batch) (*freshRows, error) {
@@ -94,11 +127,7 @@ type part struct {
 
 // touchKnown is step (e) for an aggregator that remembers. Groups that are new, and those of a known state to
 // which facts are added, need no look-up; the others come into the work's groups as in touch.
-func (a *Aggregator) touchKnown(ctx context.Context, m *memory, books *books, batch *batch, work *work) (healed uint64, err error) {
-	rows, err := a.readFresh(ctx, batch)
-	if err != nil {
-		return 0, err
-	}
+func (a *Aggregator) touchKnown(ctx context.Context, m *memory, books *books, batch *batch, work *work, rows *freshRows) (healed uint64, err error) {
 	offers := m.newOffers(rows)
 	hot := m.meetAll(rows)
 	for rec := range hot {
@@ -140,13 +169,7 @@ func (m *memory) newOffers(rows *freshRows) map[id]bool {
 // sort tells the groups of new rows apart: those that are computed by what is at hand come into the work's
 // parts, the others into its groups.
 func (m *memory) sort(rows *freshRows, hot map[id]bool, work *work) {
-	for facts := rows.facts; len(facts) > 0; {
-		n := 1
-		for n < len(facts) && facts[n].grp == facts[0].grp {
-			n++
-		}
-		of := facts[:n:n]
-		facts = facts[n:]
+	for of := range eachGroup(rows.facts) {
 		g := of[0].grp
 		known := m.groups.TestAndAdd((*[16]byte)(&g))
 		exact := work.groups[g]
@@ -266,39 +289,29 @@ func lastRows(rows *freshRows) (out lastOf, n uint64, err error) {
 // changedOffers computes the services of the offers that are touched, and adds the groups that name one whose
 // service has changed. named are the offers of new rows, and whether older facts may name them.
 func (a *Aggregator) changedOffers(ctx context.Context, m *memory, batch *batch, work *work, named map[id]bool) error {
-	now := map[id]service{}
-	exact := newWork()
 	for g := range work.offers {
-		exact.groups[g] = true
 		work.services[g] = service{}
 	}
-	if len(exact.groups) > 0 {
-		touched, err := exact.table()
+	exact := slices.SortedFunc(maps.Keys(work.offers), id.compare)
+	for chunk := range slices.Chunk(exact, chunkGroups) {
+		facts, err := a.inForce(ctx, m, batch.snapshot(), chunk, fmt.Sprintf(" AND type = %d", offer))
 		if err != nil {
 			return err
 		}
-		s := scope{wanted: wantedGroups, snapshot: batch.snapshot(), touched: touched, table: liveTable}
-		dead, err := a.dead(ctx, s)
-		if err != nil {
-			return err
-		}
-		if now, err = a.services(ctx, s, dead); err != nil {
-			return err
+		for of := range eachGroup(facts) {
+			work.services[of[0].grp], _ = offeredBy(of)
 		}
 	}
 	for g := range named {
-		if p, ok := work.parts[g]; ok && !exact.groups[g] {
+		if p, ok := work.parts[g]; ok && !work.offers[g] {
 			if s, ok := offeredBy(slices.Concat(p.state.facts, p.facts)); ok {
-				now[g] = s
+				work.services[g] = s
 			}
 		}
 	}
-	for g, s := range now {
-		work.services[g] = s
-	}
 	changed := map[id]bool{}
 	for g, s := range work.services {
-		if s != m.offers[g] && (named[g] || exact.groups[g] && m.named.Has((*[16]byte)(&g))) {
+		if s != m.offers[g] && (named[g] || work.offers[g] && m.named.Has((*[16]byte)(&g))) {
 			changed[g] = true
 		}
 	}

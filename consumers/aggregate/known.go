@@ -8,6 +8,7 @@ import (
 
 	"github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/ClickHouse/clickhouse-go/v2/ext"
+	"golang.org/x/sync/errgroup"
 )
 
 // holds tells whether the memory says what the table of these books has.
@@ -74,29 +75,30 @@ func (a *Aggregator) differenceOfGroups(ctx context.Context, groups []id, next *
 	if err != nil {
 		return err
 	}
-	s := scope{wanted: wantedGroups, snapshot: below(next.positions), touched: touched, table: table}
-	stored, err := a.readStored(ctx, s)
-	if err != nil {
+	var looking errgroup.Group // without a context, which would end the stream of what is stored
+	var stored *storedStream
+	looking.Go(func() (err error) {
+		stored, err = a.readStored(ctx, scope{wanted: wantedGroups, touched: touched, table: table})
+		return err
+	})
+	var facts []fact
+	looking.Go(func() (err error) {
+		facts, err = a.inForce(ctx, work.memory, below(next.positions), groups, "")
+		return err
+	})
+	if err := looking.Wait(); err != nil {
+		if stored != nil {
+			stored.close()
+		}
 		return err
 	}
 	defer stored.close()
-	facts, hot, err := a.factsOf(ctx, s, work.memory)
-	if err != nil {
-		return err
-	}
-	if len(hot) > 0 {
-		dead, err := a.deadOf(ctx, s, hot)
-		if err != nil {
-			return err
-		}
-		facts = slices.DeleteFunc(facts, func(f fact) bool { return dead[position{f.rec, f.partition, f.offset}] })
-	}
 	for _, g := range groups {
 		n := 0
 		for n < len(facts) && facts[n].grp == g {
 			n++
 		}
-		of := once(facts[:n])
+		of := facts[:n:n]
 		facts = facts[n:]
 		sum := counter.count(of)
 		if err := stored.subtract(g, sum); err != nil {
@@ -112,9 +114,30 @@ func (a *Aggregator) differenceOfGroups(ctx context.Context, groups []id, next *
 	return nil
 }
 
+// inForce are the facts in force of groups, in their order, each record once; of those that the further condition takes.
+func (a *Aggregator) inForce(ctx context.Context, m *memory, snapshot string, groups []id, condition string) ([]fact, error) {
+	touched, err := groupTable(groups)
+	if err != nil {
+		return nil, err
+	}
+	s := scope{wanted: wantedGroups + condition, snapshot: snapshot, touched: touched}
+	facts, hot, err := a.factsOf(ctx, s, m)
+	if err != nil {
+		return nil, err
+	}
+	if len(hot) > 0 {
+		dead, err := a.deadOf(ctx, s, hot)
+		if err != nil {
+			return nil, err
+		}
+		facts = slices.DeleteFunc(facts, func(f fact) bool { return dead[position{f.rec, f.partition, f.offset}] })
+	}
+	return once(facts), nil
+}
+
 // once leaves one of the facts of each record, which follow one another: a healed fact is there twice.
 func once(facts []fact) []fact {
-	return slices.CompactFunc(facts, func(x, y fact) bool { return x.rec == y.rec })
+	return slices.CompactFunc(facts, func(x, y fact) bool { return x.grp == y.grp && x.rec == y.rec })
 }
 
 func groupTable(groups []id) (*ext.Table, error) {

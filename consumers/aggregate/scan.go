@@ -1,6 +1,7 @@
 package aggregate
 
 import (
+	"iter"
 	"slices"
 	"strings"
 
@@ -49,6 +50,22 @@ func (i *id) UnmarshalBinary(b []byte) error {
 	*i = id{}
 	copy(i[:], b)
 	return nil
+}
+
+// eachGroup are the facts of each group; they come sorted by group.
+func eachGroup(facts []fact) iter.Seq[[]fact] {
+	return func(yield func([]fact) bool) {
+		for len(facts) > 0 {
+			n := 1
+			for n < len(facts) && facts[n].grp == facts[0].grp {
+				n++
+			}
+			if !yield(facts[:n:n]) {
+				return
+			}
+			facts = facts[n:]
+		}
+	}
 }
 
 // sortByGroup returns facts in the order of their groups.
