@@ -6,6 +6,10 @@
 // one request, benefit, offer, or the population of one territory), computes what those groups add to
 // the cells now, and inserts the difference to what is stored together with the positions it has come
 // to: one block, one token, one part.
+//
+// An aggregator remembers which groups and records there are, and the state of those touched last, so that
+// it looks up little: docs/decisions/0004-what-an-aggregator-remembers.md says why that is as exact. What
+// it remembers is never more than a saving: a cycle without it looks everything up, and does the same.
 package aggregate
 
 import (
@@ -77,6 +81,8 @@ type Aggregator struct {
 	pending  bool             // removals are due
 	erasing  bool             // there are erasures
 	memory   *memory          // nil: none, all is looked up
+	by       int64            // the number of the last attempt
+	rival    rival
 
 	memorized  time.Time     // when the memory was made last
 	memorizing time.Duration // how long that took
@@ -237,6 +243,9 @@ func (a *Aggregator) cycle(ctx context.Context) (Stats, error) {
 	if err != nil {
 		return stats, err
 	}
+	if a.apart != nil && a.rival.leads(both.live, both.live.by == a.by, time.Now()) {
+		return stats, nil
+	}
 	books := both.base()
 	// (b) What is new. The horizon moves with the ledger only, so without news nothing falls due either.
 	batch, err := a.plan(ctx, books)
@@ -250,6 +259,7 @@ func (a *Aggregator) cycle(ctx context.Context) (Stats, error) {
 		return stats, a.sweep(ctx, books.positions)
 	}
 	lap(&stats.Steps.Plan)
+	a.by = batch.by
 	stats.Cycle, stats.Records, stats.More = books.cycle+1, batch.records, batch.more
 	work := newWork()
 	if work.memory, err = a.remember(ctx, both); err != nil {

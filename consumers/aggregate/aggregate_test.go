@@ -257,14 +257,19 @@ func TestAggregatorsRace(t *testing.T) {
 	h := newHub(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	var group sync.WaitGroup
-	for range 2 {
-		a := h.aggregator(Options{Interval: time.Millisecond, MaxRecords: 5})
-		group.Go(func() {
-			if err := a.Run(ctx); err != nil {
+	options := Options{Interval: time.Millisecond, MaxRecords: 5}
+	group.Go(func() {
+		if err := h.aggregator(options).Run(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	group.Go(func() { // Run would leave the cycles to the other
+		for a := h.aggregator(options); ctx.Err() == nil; {
+			if _, err := a.Cycle(ctx); err != nil && ctx.Err() == nil {
 				t.Error(err)
 			}
-		})
-	}
+		}
+	})
 	for i := range 25 {
 		h.load(uint32(i%2), makeEvent(t, "ServiceRequested", fields{"requestId": fmt.Sprint("q", i%7), "sourceRecordId": fmt.Sprint("r", i%5), "recordVersion": i}),
 			makeEvent(t, "ServiceRequested", fields{"requestId": fmt.Sprint("q", i%3)}))

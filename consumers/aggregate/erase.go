@@ -74,18 +74,21 @@ func (a *Aggregator) erase(ctx context.Context, batch *batch, work *work) (int, 
 			positions[h.no] = append(positions[h.no], fmt.Sprintf("(%d, %d)", h.partition, h.offset))
 		}
 	}
+	// All at once: each insert of tombstones costs as much as one of many.
+	var selects []string
 	for _, no := range sorted(positions) {
 		for chunk := range slices.Chunk(positions[no], 5000) {
-			marks, err := a.readMarks(ctx, fmt.Sprintf("SELECT %s FROM (%s) WHERE (partition, offset) IN (%s)", markColumns, a.sources[no], strings.Join(chunk, ", ")))
-			if err != nil {
-				return 0, err
-			}
-			if err := a.bury(ctx, marks, work); err != nil {
-				return 0, err
-			}
+			selects = append(selects, fmt.Sprintf("SELECT %s FROM (%s) WHERE (partition, offset) IN (%s)", markColumns, a.sources[no], strings.Join(chunk, ", ")))
 		}
 	}
-	return rows, nil
+	if len(selects) == 0 {
+		return rows, nil
+	}
+	marks, err := a.readMarks(ctx, strings.Join(selects, "\nUNION ALL\n"))
+	if err != nil {
+		return 0, err
+	}
+	return rows, a.bury(ctx, marks, work)
 }
 
 // candidates finds the rows of whom a new erasure names, by the tables' index of subjects, and the new

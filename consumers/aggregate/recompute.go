@@ -59,7 +59,7 @@ func (a *Aggregator) recompute(ctx context.Context, table string, p place, resto
 		if rows.from >= rows.to {
 			return nil
 		}
-		b := &batch{spans: map[place]span{p: rows}, positions: books.positions, now: books.now, by: rand.Int64()}
+		b := &batch{spans: map[place]span{p: rows}, positions: books.positions, now: books.now, by: -1 - rand.Int64()}
 		work := newWork()
 		if _, err := a.erase(ctx, b, work); err != nil {
 			return err
