@@ -32,7 +32,7 @@ func (f *loadFlags) add(fs *pflag.FlagSet) {
 	fs.StringVar(&f.group, "group", "welfarehub-load", "consumer group of the loaders; those of one ClickHouse share it")
 	fs.IntVar(&f.maxRecords, "block-records", 200_000, "a block is inserted when it has this many records; 0: the default")
 	fs.IntVar(&f.maxBytes, "block-bytes", 64<<20, "or about this many bytes of keys, values and headers; 0: the default")
-	fs.IntVar(&f.maxInWork, "in-work-bytes", 192<<20, "or when the blocks of all partitions have so many together, which bounds the memory; 0: the default")
+	fs.IntVar(&f.maxInWork, "in-work-bytes", 192<<20, "or when the blocks of all partitions have about this many bytes together, which bounds the memory; 0: the default")
 	fs.DurationVar(&f.flushAge, "flush-age", time.Second, "or when its first record has waited this long; it waits less where ClickHouse stores blocks faster than they come; 0: 500ms")
 	fs.IntVar(&f.maxValueBytes, "max-value-bytes", 1<<20, "a larger value, in bytes, is rejected with P06; 0: the default")
 	fs.DurationVar(&f.session, "session-timeout", 10*time.Second, "a loader that is silent for this long loses its partitions; 0: the default")

@@ -24,6 +24,7 @@ type topic struct {
 
 	turns turns                // of blocks, from the look-up of ids to the insert
 	ahead chan *record.Columns // see columns
+	large chan struct{}        // of large blocks in work, see grow
 
 	mu      sync.Mutex // guards all below
 	filter  dedup.Filter
@@ -43,7 +44,7 @@ type topic struct {
 func newTopic(t *event.Type, l *Loader) *topic {
 	r := record.NewReader(t, l.opt.Schemas, l.opt.MaxValueBytes)
 	out := &topic{
-		Type: t, l: l, known: map[int]int64{}, ahead: make(chan *record.Columns, blocksAhead),
+		Type: t, l: l, known: map[int]int64{}, ahead: make(chan *record.Columns, blocksAhead), large: make(chan struct{}, largeBlocks),
 		household: t.Field("householdPseudonym"), names: map[string]string{}, reader: r, row: r.Row,
 	}
 	for range blocksAhead {

@@ -32,6 +32,7 @@ type worker struct {
 	recs     []wkafka.Record
 	decided  *block
 	held     int     // bytes of recs, in the budget
+	large    bool    // it has a place among the large blocks
 	wait     backoff // between inserts that failed
 	sent     uint64  // life of the engine that the last insert was sent to
 }
@@ -333,7 +334,13 @@ func (w *worker) fetch(ctx context.Context, r *reader, next int64) []wkafka.Reco
 	for at := next; ctx.Err() == nil && len(recs) < opt.MaxRecords && size < opt.MaxBytes; {
 		patience := poll
 		if len(recs) > 0 {
-			if patience = age - time.Since(since); patience <= 0 || w.l.budget.exceeds(opt.MaxInWork) {
+			if w.l.budget.exceeds(opt.MaxInWork) {
+				break
+			}
+			if behind := r.LogEnd() - at; behind >= int64(len(recs)) && w.grow(ctx) {
+				since = time.Now() // what follows is there, it only has to be fetched
+			}
+			if patience = age - time.Since(since); patience <= 0 {
 				break
 			}
 		}
@@ -377,6 +384,21 @@ func (w *worker) fetch(ctx context.Context, r *reader, next int64) []wkafka.Reco
 	return recs
 }
 
+// grow takes a place among the large blocks of the topic, once, and waits for it: there may be as many as are
+// fetched, decided, stored and told at once, for of a backlog few large blocks cost less than many small ones.
+// It tells whether the block took one now.
+func (w *worker) grow(ctx context.Context) bool {
+	if w.large {
+		return false
+	}
+	select {
+	case w.topic.large <- struct{}{}:
+		w.large = true
+	case <-ctx.Done():
+	}
+	return w.large
+}
+
 // hold says that the records of the block have so many bytes by now.
 func (w *worker) hold(size int) {
 	w.l.budget.held.Add(int64(size - w.held))
@@ -387,6 +409,10 @@ func (w *worker) hold(size int) {
 func (w *worker) drop(r *reader) {
 	r.Release()
 	w.hold(0)
+	if w.large {
+		<-w.topic.large
+		w.large = false
+	}
 }
 
 // fetchRange reads the records of a claimed block again.

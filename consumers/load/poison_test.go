@@ -359,7 +359,7 @@ func headerOf(m kafka.Message, name string) []byte {
 func TestPoison(t *testing.T) {
 	cases := poisons(t)
 	w := newWorld(t, 1)
-	_, _ = w.start(&poisonSchemas{}, nil)
+	_, stop := w.start(&poisonSchemas{}, func(o *Options) { o.DrainTimeout = 5 * time.Minute })
 	type sent struct {
 		p *poison
 		m kafka.Message
@@ -377,10 +377,13 @@ func TestPoison(t *testing.T) {
 		at[p.Event] = append(at[p.Event], &sent{p, m}, nil)
 	}
 	for name, list := range at {
-		typ := event.ByName(name)
-		for end := time.Now().Add(5 * time.Minute); w.books(typ.Topic).Read < int64(len(list)) && time.Now().Before(end); {
+		for end := time.Now().Add(5 * time.Minute); w.books(event.ByName(name).Topic).Read < int64(len(list)) && time.Now().Before(end); {
 			time.Sleep(100 * time.Millisecond) // the race detector takes minutes for the large ones
 		}
+	}
+	stop() // what is stored is told by then
+	for name, list := range at {
+		typ := event.ByName(name)
 		booked := w.booked(typ)
 		letters := w.letters(typ)
 		var want Counts

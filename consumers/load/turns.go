@@ -56,6 +56,10 @@ func (q *turns) leave(t *turn) {
 // waits for it. Each has columns of its own.
 const blocksAhead = 2
 
+// largeBlocks is how many blocks of a topic may be large at once: one is fetched, one decided, one stored and one
+// told.
+const largeBlocks = 4
+
 // columns takes columns for a block, which waits while blocksAhead blocks have theirs.
 func (t *topic) columns(ctx context.Context) (*record.Columns, error) {
 	select {

@@ -61,7 +61,7 @@ var Catalogue = []Metric{
 	},
 	{
 		Name: "welfarehub_load_block_records", Kind: Histogram, Where: inLoad, buckets: records,
-		Meaning: "Records of a block.", Do: "Small ones under load cost ClickHouse parts: raise `--flush-age`.",
+		Meaning: "Records of a block.", Do: "Small ones while the lag grows: many partitions have little each, or `--in-work-bytes` is used up.",
 	},
 	{
 		Name: "welfarehub_load_decide_duration_seconds", Kind: Histogram, Where: inLoad, buckets: seconds,

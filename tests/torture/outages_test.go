@@ -2,10 +2,13 @@ package torture
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -170,50 +173,103 @@ func TestServersKilled(t *testing.T) {
 func TestDiskFull(t *testing.T) {
 	gated(t, false)
 	runs(t, "disk full", rounds(), func(t *testing.T, r run) {
-		disk := t.TempDir()
-		if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=400m"); err != nil {
-			if os.Getenv("WELFAREHUB_E2E") == "1" && os.Getuid() == 0 {
-				t.Fatalf("mount a small disk: %v", err)
+		for range 4 {
+			broken := fullDisk(t, r)
+			if broken == "" {
+				return
 			}
-			t.Skipf("a small disk needs the right to mount one: %v", err)
+			t.Logf("the engine broke %s when its disk was full, which nothing can be shown on (docs/guarantees.md): once more", broken)
 		}
-		t.Cleanup(func() {
-			if err := syscall.Unmount(disk, syscall.MNT_DETACH); err != nil {
-				t.Errorf("unmount the small disk: %v", err)
-			}
-		})
-		e, err := engine.Start(t.Context(), engine.Options{DataDir: disk, MinFreeDisk: 64 << 20})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			ctx, cancel := context.WithCancel(context.Background())
-			cancel()
-			_ = e.Stop(ctx) // says that it killed it
-		})
-		w := newWorld(t, r, e.DSN(), 2)
-		w.publish(800)
-		p := w.load("")
-		w.more(r.between(1, 400))
-		full := filepath.Join(disk, "filler")
-		fill(t, full)
-		w.publish(800)
-		stuck := 0
-		w.eventually("the loader cannot store", func() bool {
-			fill(t, full) // merges give space back
-			before := stuck
-			stuck = failures(p)
-			return stuck > before && before > 0
-		})
-		if err := os.Remove(full); err != nil {
-			t.Fatal(err)
-		}
-		if !p.Alive() {
-			t.Fatal("the loader did not wait for space")
-		}
-		w.note = fmt.Sprintf("%d inserts failed", failures(p))
-		w.finish(nil)
+		t.Error("the engine broke parts four times")
 	})
+}
+
+// fullDisk loads on a disk that comes to be full, and is given space again. It returns a part that the engine
+// itself broke meanwhile: then there is nothing to compare.
+func fullDisk(t *testing.T, r run) (broken string) {
+	disk := t.TempDir()
+	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=400m"); err != nil {
+		if os.Getenv("WELFAREHUB_E2E") == "1" && os.Getuid() == 0 {
+			t.Fatalf("mount a small disk: %v", err)
+		}
+		t.Skipf("a small disk needs the right to mount one: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(disk, syscall.MNT_DETACH); err != nil {
+			t.Errorf("unmount the small disk: %v", err)
+		}
+	})
+	e, err := engine.Start(t.Context(), engine.Options{DataDir: disk, MinFreeDisk: 64 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		_ = e.Stop(ctx) // says that it killed it
+	})
+	w := newWorld(t, r, e.DSN(), 2)
+	w.publish(800)
+	p := w.load("")
+	w.more(r.between(1, 400))
+	full := filepath.Join(disk, "filler")
+	fill(t, full)
+	w.publish(800)
+	stuck := 0
+	w.eventually("the loader cannot store", func() bool {
+		fill(t, full) // merges give space back
+		before := stuck
+		stuck = failures(p)
+		return stuck > before && before > 0
+	})
+	if err := os.Remove(full); err != nil {
+		t.Fatal(err)
+	}
+	if !p.Alive() {
+		t.Fatal("the loader did not wait for space")
+	}
+	if broken := emptyMarks(t, disk); broken != "" {
+		p.end(time.Minute)
+		return broken
+	}
+	w.note = fmt.Sprintf("%d inserts failed", failures(p))
+	w.finish(nil)
+	return ""
+}
+
+// emptyMarks finds a part in place, with rows, whose file of marks is empty.
+func emptyMarks(t *testing.T, dir string) (found string) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // it was of no part in place
+		}
+		ext, part := filepath.Ext(path), filepath.Base(filepath.Dir(path))
+		if err != nil || found != "" || strings.HasPrefix(part, "tmp") || strings.HasPrefix(part, "delete_tmp") ||
+			!strings.HasPrefix(ext, ".cmrk") && !strings.HasPrefix(ext, ".mrk") {
+			return err
+		}
+		marks, err := os.ReadFile(path)
+		if err != nil || len(marks) > 0 {
+			return ignoreGone(err)
+		}
+		rows, err := os.ReadFile(filepath.Join(filepath.Dir(path), "count.txt"))
+		if err == nil && string(rows) != "0" {
+			found = part
+		}
+		return ignoreGone(err)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+func ignoreGone(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // failures is how many inserts of a loader failed.
