@@ -64,7 +64,7 @@ func (h *hub) broken(topic string, n int) int {
 		err = res.Error
 	}
 	switch {
-	case errors.Is(err, kafka.InvalidMessage) || errors.Is(err, kafka.InvalidRecord):
+	case errors.Is(err, kafka.InvalidMessage) || errors.Is(err, kafka.InvalidRecord) || errors.Is(err, kafka.Unknown): // of zstd Apache Kafka says no more
 		h.t.Logf("the broker refuses a broken batch: %v", err)
 		return 0
 	case err != nil:
