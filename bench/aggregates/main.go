@@ -19,8 +19,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -29,6 +27,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/welfarehub/welfarehub/consumers/aggregate"
+	"github.com/welfarehub/welfarehub/pkg/child"
 	"github.com/welfarehub/welfarehub/pkg/clickhouse"
 	"github.com/welfarehub/welfarehub/pkg/engine"
 	"github.com/welfarehub/welfarehub/pkg/event"
@@ -182,12 +181,6 @@ func ms(d time.Duration) time.Duration { return d.Round(time.Millisecond) }
 
 // cpu is what a process has used, in seconds; 0 where it cannot be read.
 func cpu(pid int) float64 {
-	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0
-	}
-	fields := strings.Fields(string(raw[slices.Index(raw, ')')+1:]))
-	user, _ := strconv.ParseFloat(fields[11], 64) // of the kernel
-	system, _ := strconv.ParseFloat(fields[12], 64)
-	return (user + system) / 100
+	used, _ := child.Usage(pid)
+	return used.Seconds()
 }

@@ -189,7 +189,7 @@ func (l *lab) raceThen(ctx context.Context, r result, then func(began time.Time)
 			return r, fmt.Errorf("%s ended with %d of %d records", r.contestant, total, r.records)
 		case s.word == "begin":
 			began, before = s.at, l.cpu()
-			preparing, _ = usage(children[s.who].proc.PID())
+			preparing, _ = child.Usage(children[s.who].proc.PID())
 		case s.word == "bytes":
 			r.held = s.n
 		case s.word == "count":
@@ -203,7 +203,7 @@ func (l *lab) raceThen(ctx context.Context, r result, then func(began time.Time)
 	}
 	r.cpu = l.cpu().since(before)
 	for _, c := range children {
-		used, peak := usage(c.proc.PID())
+		used, peak := child.Usage(c.proc.PID())
 		r.cpu.loader += used
 		r.peak += peak
 	}
@@ -259,45 +259,19 @@ func (l *lab) finish(ctx context.Context, r *result, began time.Time, before cpu
 	at, err := l.settle(ctx)
 	r.settled = max(at.Sub(began), r.wall)
 	r.afterwards = l.cpu().since(before).engine
-	_, r.enginePeak = usage(l.engine.PID())
+	_, r.enginePeak = child.Usage(l.engine.PID())
 	return err
 }
 
 // cpu is what engine and broker have used so far.
 func (l *lab) cpu() (c cpu) {
-	c.engine, _ = usage(l.engine.PID())
-	c.broker, _ = usage(l.kafka.PID())
+	c.engine, _ = child.Usage(l.engine.PID())
+	c.broker, _ = child.Usage(l.kafka.PID())
 	return c
 }
 
 func (c cpu) since(before cpu) cpu {
 	return cpu{loader: c.loader - before.loader, engine: c.engine - before.engine, broker: c.broker - before.broker}
-}
-
-// tick is the unit of CPU time in /proc.
-const tick = 10 * time.Millisecond
-
-// usage reads the CPU time and the peak of resident memory of a process; zero where it is gone.
-func usage(pid int) (used time.Duration, peak int64) {
-	proc := filepath.Join("/proc", strconv.Itoa(pid))
-	raw, err := os.ReadFile(filepath.Join(proc, "stat"))
-	if err != nil {
-		return 0, 0
-	}
-	_, after, _ := strings.Cut(string(raw), ") ") // the name before it may hold blanks
-	fields := strings.Fields(after)
-	for _, f := range fields[11:13] { // user and system
-		n, _ := strconv.ParseInt(f, 10, 64) // the kernel writes numbers
-		used += time.Duration(n) * tick
-	}
-	raw, err = os.ReadFile(filepath.Join(proc, "status"))
-	if err != nil {
-		return used, 0
-	}
-	if _, after, ok := strings.Cut(string(raw), "VmHWM:"); ok {
-		peak, _ = strconv.ParseInt(strings.Fields(after)[0], 10, 64) // as above
-	}
-	return used, peak << 10
 }
 
 // resetPeak has the kernel forget the peak of a process.
@@ -324,7 +298,7 @@ func busyCores(over time.Duration) float64 {
 	}
 	before, began := idle(), time.Now()
 	time.Sleep(over)
-	free := float64(idle()-before) * tick.Seconds() / time.Since(began).Seconds()
+	free := float64(idle()-before) * child.Tick.Seconds() / time.Since(began).Seconds()
 	return max(0, float64(cores())-free)
 }
 
