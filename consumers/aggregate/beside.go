@@ -36,11 +36,10 @@ const (
 type pair struct{ live, beside *books }
 
 func (a *Aggregator) readPair(ctx context.Context) (pair, error) {
-	live, err := a.readBooks(ctx, liveTable)
+	live, err := a.readLive(ctx)
 	if err != nil {
 		return pair{}, err
 	}
-	live.exchanges = live.generation
 	beside, err := a.readBooks(ctx, besideTable)
 	if err != nil || beside.generation == 0 {
 		return pair{live: live}, err
@@ -49,12 +48,21 @@ func (a *Aggregator) readPair(ctx context.Context) (pair, error) {
 	return pair{live, beside}, nil
 }
 
-// of is the books of a table; nil where it has none.
-func (p pair) of(table string) *books {
-	if table == liveTable {
-		return p.live
+func (a *Aggregator) readLive(ctx context.Context) (*books, error) {
+	live, err := a.readBooks(ctx, liveTable)
+	if err == nil {
+		live.exchanges = live.generation
 	}
-	return p.beside
+	return live, err
+}
+
+// booksOf are the books of a table, with what readPair knows; nil where it has none.
+func (a *Aggregator) booksOf(ctx context.Context, table string) (*books, error) {
+	if table == liveTable { // the other has no say in it
+		return a.readLive(ctx)
+	}
+	both, err := a.readPair(ctx)
+	return both.beside, err
 }
 
 // replaced tells whether the name of b's table may have meant another since b was read.
@@ -122,12 +130,12 @@ func (a *Aggregator) insert(ctx context.Context, books *books, batch *batch, wor
 // same time, it begins again; where the generation was replaced or exchanged, it leaves it to the next cycle.
 func (a *Aggregator) insertBeside(ctx context.Context, began *books, batch *batch, work *work) error {
 	for range 20 {
-		both, err := a.readPair(ctx)
-		if err != nil || began.replaced(both.beside) {
+		books, err := a.booksOf(ctx, besideTable)
+		if err != nil || began.replaced(books) {
 			return err
 		}
-		next := both.beside.reach(batch)
-		sent, err := a.insertInto(ctx, both.beside, batch, work)
+		next := books.reach(batch)
+		sent, err := a.insertInto(ctx, books, batch, work)
 		if err != nil {
 			return err
 		}
@@ -224,11 +232,11 @@ func (a *Aggregator) insertDifference(ctx context.Context, books, next *books, d
 	}
 	// The token drops a cycle that another aggregator has done, as long as the table remembers it. Whoever
 	// slept longer than that sees it here; and whether the name still means that table.
-	both, err := a.readPair(ctx)
+	again, err := a.booksOf(ctx, books.table)
 	if err != nil {
 		return false, differing, err
 	}
-	if again := both.of(books.table); books.replaced(again) || again.cycle != books.cycle || again.restored != books.restored {
+	if books.replaced(again) || again.cycle != books.cycle || again.restored != books.restored {
 		return false, differing, nil
 	}
 	if differing == 0 && !always {

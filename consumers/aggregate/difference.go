@@ -50,13 +50,8 @@ func (a *Aggregator) difference(ctx context.Context, s scope, now int64, emit fu
 		if err := stored.subtract(g, sum); err != nil {
 			return err
 		}
-		for k, m := range sum {
-			if m == (measures{}) {
-				continue
-			}
-			if err := emit(g, k, m); err != nil {
-				return err
-			}
+		if err := emitAll(g, sum, emit); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -16,25 +16,29 @@ import (
 // the rows of store.records. What carries a token that was used is left out. Facts that are there already
 // become double otherwise, which is harmless: whoever reads facts takes each position once.
 func (a *Aggregator) feed(ctx context.Context, batch *batch, token string) error {
+	if ranges := batch.ranges(revocation, "partition", "offset"); ranges != "" {
+		const columns = "rec, type, partition, offset, version, hash, grp, revocation, up_to"
+		query := fmt.Sprintf("INSERT INTO store.records (%s) SELECT %s FROM (%s) WHERE %s", columns, columns, a.sources[revocation], ranges)
+		if err := a.feedOnce(ctx, "revocations/"+token, query); err != nil {
+			return err
+		}
+	}
+	facts := a.factsOfRows(batch)
+	if facts == "" {
+		return nil
+	}
+	return a.feedOnce(ctx, "facts/"+token, fmt.Sprintf("INSERT INTO store.facts (%s) %s", factNames(), facts))
+}
+
+// factsOfRows is the query that makes facts of the rows of the batch's blocks; empty where none can become one.
+func (a *Aggregator) factsOfRows(batch *batch) string {
 	var selects []string
 	for _, no := range sorted(a.sources) {
-		ranges := batch.ranges(no, "partition", "offset")
-		switch {
-		case ranges == "":
-		case no == revocation:
-			const columns = "rec, type, partition, offset, version, hash, grp, revocation, up_to"
-			query := fmt.Sprintf("INSERT INTO store.records (%s) SELECT %s FROM (%s) WHERE %s", columns, columns, a.sources[no], ranges)
-			if err := a.feedOnce(ctx, "revocations/"+token, query); err != nil {
-				return err
-			}
-		default:
+		if ranges := batch.ranges(no, "partition", "offset"); ranges != "" && no != revocation {
 			selects = append(selects, fmt.Sprintf("SELECT %s FROM (%s) WHERE %s", factExpressions(no), a.sources[no], ranges))
 		}
 	}
-	if len(selects) == 0 {
-		return nil
-	}
-	return a.feedOnce(ctx, "facts/"+token, fmt.Sprintf("INSERT INTO store.facts (%s) %s", factNames(), strings.Join(selects, "\nUNION ALL\n")))
+	return strings.Join(selects, "\nUNION ALL\n")
 }
 
 // feedOnce runs an INSERT SELECT as one block with a token, which the views on its table know too. The token is

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
-	"time"
 
 	"github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/ClickHouse/clickhouse-go/v2/ext"
@@ -60,23 +58,16 @@ func (f *feeding) wait() (*freshRows, error) { return f.rows, f.group.Wait() }
 // readFresh makes facts of the batch's rows, as feed does, and reads them.
 func (a *Aggregator) readFresh(ctx context.Context, batch *batch) (*freshRows, error) {
 	out := &freshRows{}
-	var selects []string
-	for _, no := range sorted(a.sources) {
-		ranges := batch.ranges(no, "partition", "offset")
-		switch {
-		case ranges == "":
-		case no == revocation:
-			if err := a.readClaims(ctx, ranges, out); err != nil {
-				return nil, err
-			}
-		default:
-			selects = append(selects, fmt.Sprintf("SELECT %s, toUInt8(0) AS gone FROM (%s) WHERE %s", factExpressions(no), a.sources[no], ranges))
+	if ranges := batch.ranges(revocation, "partition", "offset"); ranges != "" {
+		if err := a.readClaims(ctx, ranges, out); err != nil {
+			return nil, err
 		}
 	}
-	if len(selects) == 0 {
+	facts := a.factsOfRows(batch)
+	if facts == "" {
 		return out, nil
 	}
-	rows, err := a.query(ctx, "SELECT "+readColumns+" FROM ("+strings.Join(selects, "\nUNION ALL\n")+")")
+	rows, err := a.query(ctx, "SELECT "+readColumns+" FROM (SELECT *, toUInt8(0) AS gone FROM ("+facts+"))")
 	if err != nil {
 		return nil, fmt.Errorf("read new rows: %w", err)
 	}
@@ -105,11 +96,9 @@ func (a *Aggregator) readClaims(ctx context.Context, ranges string, out *freshRo
 	defer rows.Close()
 	for rows.Next() {
 		var c claim
-		var rec, target string
-		if err := rows.Scan(&rec, &target, &c.partition, &c.offset); err != nil {
+		if err := rows.Scan(&c.rec, &c.target, &c.partition, &c.offset); err != nil {
 			return fmt.Errorf("read new revocations: %w", err)
 		}
-		c.rec, c.target = toID(rec), toID(target)
 		out.claims = append(out.claims, c)
 	}
 	if err := rows.Err(); err != nil {
@@ -203,7 +192,7 @@ func (a *Aggregator) awaitFacts(ctx context.Context, books *books, batch *batch,
 	if err != nil || n == 0 {
 		return 0, err
 	}
-	for due := time.Now().Add(a.opts.HealAfter); ; {
+	return a.untilFed(ctx, books, batch, func() (uint64, string, error) {
 		var inFacts, inRecords uint64
 		found, err := a.query(ctx, `SELECT
 			(SELECT uniqExact(type, partition, offset) FROM store.facts WHERE gone = 0 AND (grp, rec) IN (SELECT reinterpretAsUInt128(grp), reinterpretAsUInt128(rec) FROM last WHERE type != 15)
@@ -211,40 +200,23 @@ func (a *Aggregator) awaitFacts(ctx context.Context, books *books, batch *batch,
 			(SELECT uniqExact(type, partition, offset) FROM store.records WHERE gone = 0 AND rec IN (SELECT reinterpretAsUInt128(rec) FROM last)
 				AND (type, partition, offset) IN (SELECT type, partition, offset FROM last))`, clickhouse.WithExternalTable(last.table))
 		if err != nil {
-			return healed, fmt.Errorf("look up facts of new rows: %w", err)
+			return 0, "", fmt.Errorf("look up facts of new rows: %w", err)
 		}
+		defer found.Close()
 		for found.Next() {
 			if err := found.Scan(&inFacts, &inRecords); err != nil {
-				_ = found.Close()
-				return healed, fmt.Errorf("look up facts of new rows: %w", err)
+				return 0, "", fmt.Errorf("look up facts of new rows: %w", err)
 			}
 		}
-		err = found.Err()
-		_ = found.Close()
-		if err != nil {
-			return healed, fmt.Errorf("look up facts of new rows: %w", err)
+		if err := found.Err(); err != nil {
+			return 0, "", fmt.Errorf("look up facts of new rows: %w", err)
 		}
 		if inFacts >= last.facts && inRecords >= n {
-			return healed, nil
+			return 0, "", nil
 		}
-		if time.Now().After(due) {
-			all := uint64(len(rows.facts) + len(rows.claims))
-			if healed > 0 {
-				return healed, fmt.Errorf("restore facts of %d new rows: %d facts and %d records of %d are there: %w", all, inFacts, inRecords, n, errFactsMissing)
-			}
-			a.log.Warn("aggregate: facts are behind the ledger, restoring them from the stored rows")
-			if err := a.feed(ctx, batch, fmt.Sprintf("%d/%s", books.cycle+1, batch.key())); err != nil {
-				return healed, err
-			}
-			healed = all
-			continue
-		}
-		select {
-		case <-ctx.Done():
-			return healed, ctx.Err()
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
+		all := uint64(len(rows.facts) + len(rows.claims))
+		return all, fmt.Sprintf("of %d new rows: %d facts and %d records of %d are there", all, inFacts, inRecords, n), nil
+	})
 }
 
 // lastOf are the last rows of each partition.
@@ -315,15 +287,7 @@ func (a *Aggregator) changedOffers(ctx context.Context, m *memory, batch *batch,
 			changed[g] = true
 		}
 	}
-	if len(changed) == 0 {
-		return nil
-	}
-	offers, err := idTable("offers", changed)
-	if err != nil {
-		return err
-	}
-	return a.addGroups(ctx, work, `SELECT DISTINCT reinterpretAsFixedString(grp) FROM store.facts
-		WHERE svc IN (SELECT reinterpretAsUInt128(id) FROM offers)`, clickhouse.WithExternalTable(offers))
+	return a.groupsNaming(ctx, work, changed)
 }
 
 // offeredBy is the service of the offer whose facts these are.

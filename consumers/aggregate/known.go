@@ -3,11 +3,11 @@ package aggregate
 import (
 	"context"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 
 	"github.com/ClickHouse/clickhouse-go/v2"
-	"github.com/ClickHouse/clickhouse-go/v2/ext"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -71,7 +71,7 @@ func (c *counter) gain(p *part) cells {
 
 // differenceOfGroups looks groups up and computes them: groups in their order, a chunk of them.
 func (a *Aggregator) differenceOfGroups(ctx context.Context, groups []id, next *books, table string, counter *counter, work *work, emit func(id, cell, measures) error) error {
-	touched, err := groupTable(groups)
+	touched, err := groupTable(allWanted(groups))
 	if err != nil {
 		return err
 	}
@@ -116,7 +116,7 @@ func (a *Aggregator) differenceOfGroups(ctx context.Context, groups []id, next *
 
 // inForce are the facts in force of groups, in their order, each record once; of those that the further condition takes.
 func (a *Aggregator) inForce(ctx context.Context, m *memory, snapshot string, groups []id, condition string) ([]fact, error) {
-	touched, err := groupTable(groups)
+	touched, err := groupTable(allWanted(groups))
 	if err != nil {
 		return nil, err
 	}
@@ -140,17 +140,15 @@ func once(facts []fact) []fact {
 	return slices.CompactFunc(facts, func(x, y fact) bool { return x.grp == y.grp && x.rec == y.rec })
 }
 
-func groupTable(groups []id) (*ext.Table, error) {
-	t, err := ext.NewTable("touched", ext.Column("id", "FixedString(16)"), ext.Column("wanted", "UInt8"))
-	if err != nil {
-		return nil, fmt.Errorf("make table of groups: %w", err)
-	}
-	for i := range groups {
-		if err := t.Append(groups[i][:], uint8(1)); err != nil {
-			return nil, fmt.Errorf("append to table of groups: %w", err)
+// allWanted are groups for groupTable.
+func allWanted(groups []id) iter.Seq2[id, bool] {
+	return func(yield func(id, bool) bool) {
+		for _, g := range groups {
+			if !yield(g, true) {
+				return
+			}
 		}
 	}
-	return t, nil
 }
 
 // factsOf reads the facts of groups, in their order, and which of their records may have another row than

@@ -91,17 +91,14 @@ func (a *Aggregator) memorize(ctx context.Context, live *books) (*memory, error)
 		{"SELECT DISTINCT reinterpretAsFixedString(svc) FROM store.facts WHERE svc != 0", add(&m.named)},
 		{"SELECT reinterpretAsFixedString(grp) FROM " + liveTable + " WHERE grp != 0", add(&m.groups)},
 		{"SELECT reinterpretAsFixedString(grp) FROM " + besideTable + " WHERE grp != 0", add(&m.groups)},
-		{"SELECT reinterpretAsFixedString(rec) FROM store.records", m.addRecord},
+		{"SELECT reinterpretAsFixedString(rec) FROM store.records", func(rec *id) { m.meet(rec) }},
 	} {
-		if err := a.eachID(ctx, read.query, read.add); err != nil {
+		if err := a.eachID(ctx, "read groups and records", read.query, read.add); err != nil {
 			return nil, err
 		}
 	}
 	return m, a.readOffers(ctx, m, live)
 }
-
-// addRecord adds a record, and tells whether it was known.
-func (m *memory) addRecord(rec *id) { m.meet(rec) }
 
 // meet adds a row of a record. It tells whether the record may have another.
 func (m *memory) meet(rec *id) bool {
@@ -110,26 +107,6 @@ func (m *memory) meet(rec *id) bool {
 	}
 	m.several.TestAndAdd((*[16]byte)(rec))
 	return true
-}
-
-func (a *Aggregator) eachID(ctx context.Context, query string, do func(*id)) error {
-	rows, err := a.query(ctx, query)
-	if err != nil {
-		return fmt.Errorf("read groups and records: %w", err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var s string
-		if err := rows.Scan(&s); err != nil {
-			return fmt.Errorf("read groups and records: %w", err)
-		}
-		i := toID(s)
-		do(&i)
-	}
-	if err := rows.Err(); err != nil {
-		return fmt.Errorf("read groups and records: %w", err)
-	}
-	return nil
 }
 
 // readOffers reads the services of all offers, as of the books, and forgets the states of groups.

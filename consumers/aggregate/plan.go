@@ -28,7 +28,7 @@ type books struct {
 	table      string
 	generation uint64 // 0: none was ever exchanged
 	attached   int64  // when the generation was begun beside the live one; tells one from another of its number
-	exchanges  uint64 // generation of the live table at that moment, which each exchange makes higher; readPair knows it
+	exchanges  uint64 // generation of the live table at that moment, which each exchange makes higher; booksOf and readPair know it
 	built      bool   // the building of the generation was finished
 	by         int64  // whose insert the last cycle is; each has a number of its own, which is negative where rows were restored
 	restored   uint64 // how often rows below the positions were stored again

@@ -186,11 +186,10 @@ func (a *Aggregator) pass(ctx context.Context, generation, facts uint64, progres
 
 // passRange does the groups of [from, to). It is not done where another insert came in between.
 func (a *Aggregator) passRange(ctx context.Context, generation uint64, from, to *big.Int) (cells uint64, done bool, err error) {
-	both, err := a.readPair(ctx)
+	books, err := a.booksOf(ctx, besideTable)
 	if err != nil {
 		return 0, false, err
 	}
-	books := both.beside
 	if books == nil || books.generation != generation {
 		return 0, false, ErrReplaced
 	}

@@ -23,8 +23,8 @@ func (a *Aggregator) Recompute(ctx context.Context, topic string, partition int,
 	p, restored := place{no, uint32(partition)}, span{uint64(from), uint64(to)}
 	err := errContended
 	for range 20 {
-		var before, after pair
-		if before, err = a.readPair(ctx); err != nil {
+		var before, after *books
+		if before, err = a.readLive(ctx); err != nil {
 			break
 		}
 		for _, table := range []string{besideTable, liveTable} { // the live one last: then what was erased goes
@@ -35,7 +35,7 @@ func (a *Aggregator) Recompute(ctx context.Context, topic string, partition int,
 		if err != nil {
 			break
 		}
-		if after, err = a.readPair(ctx); err != nil || !before.live.replaced(after.live) {
+		if after, err = a.readLive(ctx); err != nil || !before.replaced(after) {
 			break
 		}
 		err = errContended // the two were exchanged: one of them may have been missed
@@ -49,8 +49,7 @@ func (a *Aggregator) Recompute(ctx context.Context, topic string, partition int,
 func (a *Aggregator) recompute(ctx context.Context, table string, p place, restored span) error {
 	told := table == besideTable
 	for range 20 {
-		both, err := a.readPair(ctx)
-		books := both.of(table)
+		books, err := a.booksOf(ctx, table)
 		if err != nil || books == nil {
 			return err
 		}

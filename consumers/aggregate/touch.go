@@ -3,6 +3,8 @@ package aggregate
 import (
 	"context"
 	"fmt"
+	"iter"
+	"maps"
 	"math/big"
 	"slices"
 	"strings"
@@ -45,12 +47,15 @@ const (
 )
 
 // table is the work's groups as a table that travels with a query.
-func (w *work) table() (*ext.Table, error) {
+func (w *work) table() (*ext.Table, error) { return groupTable(maps.All(w.groups)) }
+
+// groupTable is the table that wantedGroups and readGroups read, of groups and whether they are wanted.
+func groupTable(groups iter.Seq2[id, bool]) (*ext.Table, error) {
 	t, err := ext.NewTable("touched", ext.Column("id", "FixedString(16)"), ext.Column("wanted", "UInt8"))
 	if err != nil {
 		return nil, fmt.Errorf("make table of groups: %w", err)
 	}
-	for g, wanted := range w.groups {
+	for g, wanted := range groups {
 		var flag uint8
 		if wanted {
 			flag = 1
@@ -83,37 +88,44 @@ func (a *Aggregator) touch(ctx context.Context, books *books, batch *batch, work
 	if err != nil {
 		return 0, err
 	}
-	due := time.Now().Add(a.opts.HealAfter)
-	for {
+	return a.untilFed(ctx, books, batch, func() (missing uint64, found string, err error) {
 		inRecords, err := a.groupsOfRecords(ctx, batch, work)
 		if err != nil {
-			return healed, err
+			return 0, "", err
 		}
 		if books.cycle > 0 && batch.now > books.now {
 			if err := a.instantsDue(ctx, books, batch, work); err != nil {
-				return healed, err
+				return 0, "", err
 			}
 		}
 		if err := a.groupsOfChangedOffers(ctx, books, batch, work); err != nil {
-			return healed, err
+			return 0, "", err
 		}
 		inFacts, err := a.offersNamed(ctx, batch, work)
-		if err != nil {
-			return healed, err
+		if err != nil || inRecords >= arrived.all() && inFacts >= arrived.facts {
+			return 0, "", err
 		}
-		if inRecords >= arrived.all() && inFacts >= arrived.facts {
-			return healed, nil
+		return arrived.all() - min(inRecords, inFacts), fmt.Sprintf("of %d new rows: %d facts and %d records are there", arrived.all(), inFacts, inRecords), nil
+	})
+}
+
+// untilFed looks until no facts of new rows are missing, and restores them once where they do not come by HealAfter. look
+// tells how many rows it misses, and what it found.
+func (a *Aggregator) untilFed(ctx context.Context, books *books, batch *batch, look func() (missing uint64, found string, err error)) (healed uint64, err error) {
+	for due := time.Now().Add(a.opts.HealAfter); ; {
+		missing, found, err := look()
+		if err != nil || missing == 0 {
+			return healed, err
 		}
 		if time.Now().After(due) {
 			if healed > 0 {
-				return healed, fmt.Errorf("restore facts of %d new rows: %d facts and %d records are there: %w",
-					arrived.all(), inFacts, inRecords, errFactsMissing)
+				return healed, fmt.Errorf("restore facts %s: %w", found, errFactsMissing)
 			}
 			a.log.Warn("aggregate: facts are behind the ledger, restoring them from the stored rows")
 			if err := a.feed(ctx, batch, fmt.Sprintf("%d/%s", books.cycle+1, batch.key())); err != nil {
 				return healed, err
 			}
-			healed = arrived.all() - min(inRecords, inFacts)
+			healed = missing
 			continue
 		}
 		select {
@@ -280,15 +292,20 @@ func (a *Aggregator) groupsOfChangedOffers(ctx context.Context, books *books, ba
 			break
 		}
 	}
-	if len(changed) == 0 {
+	return a.groupsNaming(ctx, work, changed)
+}
+
+// groupsNaming adds the groups that name one of the offers.
+func (a *Aggregator) groupsNaming(ctx context.Context, work *work, offers map[id]bool) error {
+	if len(offers) == 0 {
 		return nil
 	}
-	offers, err := idTable("offers", changed)
+	table, err := idTable("offers", offers)
 	if err != nil {
 		return err
 	}
 	return a.addGroups(ctx, work, `SELECT DISTINCT reinterpretAsFixedString(grp) FROM store.facts
-		WHERE svc IN (SELECT reinterpretAsUInt128(id) FROM offers)`, clickhouse.WithExternalTable(offers))
+		WHERE svc IN (SELECT reinterpretAsUInt128(id) FROM offers)`, clickhouse.WithExternalTable(table))
 }
 
 // offersNamed adds the offers that the work's groups name, to be looked up only. It returns how many
@@ -325,20 +342,25 @@ func (a *Aggregator) offersNamed(ctx context.Context, batch *batch, work *work) 
 }
 
 func (a *Aggregator) addGroups(ctx context.Context, work *work, query string, opts ...clickhouse.QueryOption) error {
+	return a.eachID(ctx, "look up groups", query, func(g *id) { work.groups[*g] = true }, opts...)
+}
+
+// eachID calls do with what a query of one FixedString(16) returns. The id is valid until do returns.
+func (a *Aggregator) eachID(ctx context.Context, what, query string, do func(*id), opts ...clickhouse.QueryOption) error {
 	rows, err := a.query(ctx, query, opts...)
 	if err != nil {
-		return fmt.Errorf("look up groups: %w", err)
+		return fmt.Errorf("%s: %w", what, err)
 	}
 	defer rows.Close()
+	var i id
 	for rows.Next() {
-		var g string
-		if err := rows.Scan(&g); err != nil {
-			return fmt.Errorf("look up groups: %w", err)
+		if err := rows.Scan(&i); err != nil {
+			return fmt.Errorf("%s: %w", what, err)
 		}
-		work.groups[toID(g)] = true
+		do(&i)
 	}
 	if err := rows.Err(); err != nil {
-		return fmt.Errorf("look up groups: %w", err)
+		return fmt.Errorf("%s: %w", what, err)
 	}
 	return nil
 }
