@@ -44,19 +44,14 @@ func (s *store) connect(ctx context.Context) (*connection, error) {
 
 // epochOf is the epoch of the process that c leads to.
 func epochOf(ctx context.Context, c *ch.Client) (uint64, error) {
-	for range 3 {
+	return clickhouse.EpochBy(func() (uint64, error) {
 		var epoch proto.ColUInt64
-		if err := c.Do(ctx, ch.Query{Body: clickhouse.ReadEpoch, Result: proto.Results{{Name: "epoch", Data: &epoch}}}); err != nil {
-			return 0, fmt.Errorf("read the engine's epoch: %w", err)
+		err := c.Do(ctx, ch.Query{Body: clickhouse.ReadEpoch, Result: proto.Results{{Name: "epoch", Data: &epoch}}})
+		if err != nil || len(epoch) == 0 {
+			return 0, err
 		}
-		if len(epoch) == 1 && epoch[0] != 0 {
-			return epoch[0], nil
-		}
-		if err := c.Do(ctx, ch.Query{Body: clickhouse.NewEpoch()}); err != nil {
-			return 0, fmt.Errorf("give the engine an epoch: %w", err)
-		}
-	}
-	return 0, clickhouse.ErrNoEpoch
+		return epoch[0], nil
+	}, func(statement string) error { return c.Do(ctx, ch.Query{Body: statement}) })
 }
 
 // release gives the connection back, where it was not used.
@@ -110,7 +105,7 @@ func blockName(p position, c claim) string {
 	return fmt.Sprintf("%s/%d/%d", p.topic, p.partition, c.from)
 }
 
-// owner is who an insert was acknowledged to.
+// ownership is who an insert was acknowledged to.
 type ownership uint8
 
 const (

@@ -133,12 +133,14 @@ func (w *worker) perform(ctx, hard context.Context, r *reader) (res result, err 
 			return err
 		})
 	case actHeal:
-		err = w.retry(ctx, "complete the block's views", func() error {
-			found, err := st.heal(ctx, w.topic.Type, p, w.block)
-			res.lost = !found
+		var found bool
+		if err = w.retry(ctx, "complete the block's views", func() (err error) {
+			found, err = st.heal(ctx, w.topic.Type, p, w.block)
 			return err
-		})
-		res.lost = w.lost(err == nil && res.lost)
+		}); err == nil && !found {
+			res.lost = true
+			w.withoutRows()
+		}
 	case actStart:
 		err = w.retry(ctx, "find the start of the log", func() (err error) {
 			log, err := r.bounds(ctx)
@@ -188,18 +190,22 @@ func (w *worker) perform(ctx, hard context.Context, r *reader) (res result, err 
 	case actAgain:
 		res.alive = w.conn.epoch == w.sent
 	case actVerify:
-		err = w.retry(hard, "read whose block is stored", func() error {
-			whose, err := st.owns(hard, w.topic.Type, p, w.block, w.l.owner, w.decided.at, w.doubted())
-			res.failed, res.lost = whose == another, whose == nobody
+		var whose ownership
+		if err = w.retry(hard, "read whose block is stored", func() (err error) {
+			whose, err = st.owns(hard, w.topic.Type, p, w.block, w.l.owner, w.decided.at, w.doubted())
 			return err
-		})
-		if res.lost = w.lost(err == nil && res.lost); res.lost {
-			return res, nil
+		}); err != nil {
+			break
 		}
-		if res.failed {
-			w.log.Warn("another loader stored the block", zap.Int64("from", w.block.from))
-		} else if err == nil {
+		switch whose {
+		case mine:
 			w.stored()
+		case another:
+			res.failed = true
+			w.log.Warn("another loader stored the block", zap.Int64("from", w.block.from))
+		case nobody:
+			res.lost = true
+			w.withoutRows()
 		}
 	case actTell:
 		err = w.tell(hard)
@@ -233,14 +239,11 @@ func (w *worker) insert(ctx context.Context) (failed bool, err error) {
 	return true, nil
 }
 
-// lost reports that no row of the block is stored, though its insert was acknowledged.
-func (w *worker) lost(is bool) bool {
-	if is {
-		w.l.opt.Metrics.WithoutRows(w.topic.Topic)
-		w.log.Error("ClickHouse took a block for stored and has no row of it: the partition stands still until the rows are restored (replay) and the loader is started again",
-			zap.Int64("from", w.block.from), zap.Int64("to", w.block.to))
-	}
-	return is
+// withoutRows reports that no row of the block is stored, though its insert was acknowledged.
+func (w *worker) withoutRows() {
+	w.l.opt.Metrics.WithoutRows(w.topic.Topic)
+	w.log.Error("ClickHouse took a block for stored and has no row of it: the partition stands still until the rows are restored (replay) and the loader is started again",
+		zap.Int64("from", w.block.from), zap.Int64("to", w.block.to))
 }
 
 // restore makes the ends of a block out of its stored rows. It finds none where all are erased: they were

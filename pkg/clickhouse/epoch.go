@@ -15,11 +15,11 @@ import (
 // outlive the engine's process. It has the epoch in it, a number that is the same for all connections to one process
 // and another one after each start: that of the one row of store.engine, which is kept in memory only.
 
-// ReadEpoch is the query of the epoch. Its column epoch is 0 where the process has none yet: then NewEpoch gives it one.
+// ReadEpoch is the query of the epoch. Its column epoch is 0 where the process has none yet.
 const ReadEpoch = "SELECT max(epoch) AS epoch FROM store.engine"
 
-// NewEpoch is the statement that offers an epoch. The first that is offered to a process stays.
-func NewEpoch() string {
+// newEpoch is the statement that offers an epoch. The first that is offered to a process stays.
+func newEpoch() string {
 	var seed [8]byte
 	_, _ = rand.Read(seed[:]) // never fails
 	return fmt.Sprintf("INSERT INTO store.engine (one, epoch) SELECT 1, %d", max(1, binary.LittleEndian.Uint64(seed[:])))
@@ -30,15 +30,23 @@ var ErrNoEpoch = errors.New("store.engine does not keep what is inserted")
 
 // Epoch is the epoch of the process that answers. A pool may answer over another connection next time.
 func Epoch(ctx context.Context, conn driver.Conn) (uint64, error) {
+	return EpochBy(func() (epoch uint64, err error) {
+		err = conn.QueryRow(ctx, ReadEpoch).Scan(&epoch)
+		return epoch, err
+	}, func(statement string) error { return conn.Exec(ctx, statement) })
+}
+
+// EpochBy is Epoch for another driver: read runs ReadEpoch, exec a statement.
+func EpochBy(read func() (uint64, error), exec func(statement string) error) (uint64, error) {
 	for range 3 {
-		var epoch uint64
-		if err := conn.QueryRow(ctx, ReadEpoch).Scan(&epoch); err != nil {
+		epoch, err := read()
+		if err != nil {
 			return 0, fmt.Errorf("read the engine's epoch: %w", err)
 		}
 		if epoch != 0 {
 			return epoch, nil
 		}
-		if err := conn.Exec(ctx, NewEpoch()); err != nil {
+		if err := exec(newEpoch()); err != nil {
 			return 0, fmt.Errorf("give the engine an epoch: %w", err)
 		}
 	}
