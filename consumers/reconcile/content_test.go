@@ -164,7 +164,11 @@ func logged(t *testing.T, typ *event.Type) (kafka.Cluster, []*event.Row) {
 	if err := broker.EnsureTopics(t.Context(), cluster.Brokers[0], []broker.TopicSpec{{Name: typ.Topic, Partitions: 1}, {Name: typ.Topic + ".dlq", Partitions: 1}}); err != nil {
 		t.Fatal(err)
 	}
-	if bounds, err := readLogs(t.Context(), cluster, []*event.Type{typ}); err != nil || bounds[place{typ.Topic, 0}].end > 0 {
+	bounds, err := readLogs(t.Context(), cluster, []*event.Type{typ})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bounds[place{typ.Topic, 0}].end > 0 {
 		return cluster, rows
 	}
 	var msgs []kafkago.Message

@@ -2,10 +2,6 @@ package reconcile
 
 import (
 	"context"
-	"errors"
-	"fmt"
-
-	"github.com/segmentio/kafka-go"
 
 	"github.com/welfarehub/welfarehub/pkg/event"
 	wkafka "github.com/welfarehub/welfarehub/pkg/kafka"
@@ -24,41 +20,19 @@ type offsets struct{ start, end int64 }
 func readLogs(ctx context.Context, cluster wkafka.Cluster, types []*event.Type) (map[place]offsets, error) {
 	transport := cluster.Transport()
 	defer transport.CloseIdleConnections()
-	client := cluster.Client(transport)
 	names := make([]string, len(types))
 	for i, t := range types {
 		names[i] = t.Topic
 	}
-	meta, err := client.Metadata(ctx, &kafka.MetadataRequest{Topics: names})
+	// A topic that was never published to is not there; if the ledger has some of it, compareLogs says so.
+	bounds, err := wkafka.LogsBounds(ctx, cluster.Client(transport), names)
 	if err != nil {
-		return nil, fmt.Errorf("read partitions of %d topics: %w", len(names), err)
-	}
-	ask := map[string][]kafka.OffsetRequest{}
-	for _, t := range meta.Topics {
-		switch {
-		case errors.Is(t.Error, kafka.UnknownTopicOrPartition):
-			continue // never published to; if the ledger has some of it, compareLogs says so
-		case t.Error != nil:
-			return nil, fmt.Errorf("read partitions of %s: %w", t.Name, t.Error)
-		}
-		for _, p := range t.Partitions {
-			ask[t.Name] = append(ask[t.Name], kafka.FirstOffsetOf(p.ID), kafka.LastOffsetOf(p.ID))
-		}
+		return nil, err
 	}
 	out := map[place]offsets{}
-	if len(ask) == 0 {
-		return out, nil
-	}
-	res, err := client.ListOffsets(ctx, &kafka.ListOffsetsRequest{Topics: ask})
-	if err != nil {
-		return nil, fmt.Errorf("read offsets of %d topics: %w", len(ask), err)
-	}
-	for topic, parts := range res.Topics {
-		for _, p := range parts {
-			if p.Error != nil {
-				return nil, fmt.Errorf("read offsets of %s/%d: %w", topic, p.Partition, p.Error)
-			}
-			out[place{topic, uint32(p.Partition)}] = offsets{p.FirstOffset, p.LastOffset}
+	for topic, parts := range bounds {
+		for partition, b := range parts {
+			out[place{topic, uint32(partition)}] = offsets{b.First, b.End}
 		}
 	}
 	return out, nil

@@ -10,41 +10,23 @@ import (
 	"github.com/segmentio/kafka-go"
 
 	"github.com/welfarehub/welfarehub/pkg/event"
+	wkafka "github.com/welfarehub/welfarehub/pkg/kafka"
 	"github.com/welfarehub/welfarehub/pkg/metrics"
 )
 
 // readLogs reads the offsets of all partitions of the topics that are there.
 func (w *Watcher) readLogs(ctx context.Context) error {
-	meta, err := w.client.Metadata(ctx, &kafka.MetadataRequest{Topics: event.Topics()})
+	bounds, err := wkafka.LogsBounds(ctx, w.client, event.Topics())
 	if err != nil {
-		return fmt.Errorf("read partitions of the topics: %w", err)
+		return err
 	}
-	ask := map[string][]kafka.OffsetRequest{}
-	for _, t := range meta.Topics {
-		switch {
-		case errors.Is(t.Error, kafka.UnknownTopicOrPartition):
-			continue // made when it is needed
-		case t.Error != nil:
-			return fmt.Errorf("read partitions of %s: %w", t.Name, t.Error)
-		}
-		for _, p := range t.Partitions {
-			ask[t.Name] = append(ask[t.Name], kafka.FirstOffsetOf(p.ID), kafka.LastOffsetOf(p.ID))
-		}
-	}
-	if len(ask) == 0 {
+	if len(bounds) == 0 {
 		return errNoLogs
 	}
-	res, err := w.client.ListOffsets(ctx, &kafka.ListOffsetsRequest{Topics: ask})
-	if err != nil {
-		return fmt.Errorf("read offsets of %d topics: %w", len(ask), err)
-	}
 	out := map[metrics.Place]offsets{}
-	for topic, parts := range res.Topics {
-		for _, p := range parts {
-			if p.Error != nil {
-				return fmt.Errorf("read offsets of %s/%d: %w", topic, p.Partition, p.Error)
-			}
-			out[metrics.Place{Topic: topic, Partition: p.Partition}] = offsets{p.FirstOffset, p.LastOffset}
+	for topic, parts := range bounds {
+		for partition, b := range parts {
+			out[metrics.Place{Topic: topic, Partition: partition}] = offsets{b.First, b.End}
 		}
 	}
 	w.logs = out

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -20,32 +21,55 @@ var ErrNoTopic = errors.New("the cluster has no such topic")
 
 // LogBounds reads the bounds of all partitions of a topic.
 func LogBounds(ctx context.Context, client *kafka.Client, topic string) (map[int]Bounds, error) {
-	parts, err := partitionsOf(ctx, client, topic)
+	all, err := LogsBounds(ctx, client, []string{topic})
 	if err != nil {
 		return nil, err
 	}
-	var ask []kafka.OffsetRequest
-	for _, p := range parts {
-		ask = append(ask, kafka.FirstOffsetOf(p), kafka.LastOffsetOf(p))
+	out, ok := all[topic]
+	if !ok {
+		return nil, fmt.Errorf("read partitions of %s: %w", topic, ErrNoTopic)
 	}
-	out := map[int]Bounds{}
-	err = listOffsets(ctx, client, topic, ask, func(p kafka.PartitionOffsets) { out[p.Partition] = Bounds{p.FirstOffset, p.LastOffset} })
+	return out, nil
+}
+
+// LogsBounds reads the bounds of all partitions of topics, all topics of the cluster for none; one that the cluster does not have is left out.
+func LogsBounds(ctx context.Context, client *kafka.Client, topics []string) (map[string]map[int]Bounds, error) {
+	parts, err := partitionsOf(ctx, client, topics)
+	if err != nil {
+		return nil, err
+	}
+	ask := map[string][]kafka.OffsetRequest{}
+	for topic, ids := range parts {
+		for _, p := range ids {
+			ask[topic] = append(ask[topic], kafka.FirstOffsetOf(p), kafka.LastOffsetOf(p))
+		}
+	}
+	out := map[string]map[int]Bounds{}
+	err = listOffsets(ctx, client, ask, func(topic string, p kafka.PartitionOffsets) {
+		if out[topic] == nil {
+			out[topic] = map[int]Bounds{}
+		}
+		out[topic][p.Partition] = Bounds{p.FirstOffset, p.LastOffset}
+	})
 	return out, err
 }
 
 // OffsetsAt reads, for each partition of a topic, the offset of the first record whose timestamp is not
 // before at; a partition without one is left out.
 func OffsetsAt(ctx context.Context, client *kafka.Client, topic string, at time.Time) (map[int]int64, error) {
-	parts, err := partitionsOf(ctx, client, topic)
+	parts, err := partitionsOf(ctx, client, []string{topic})
 	if err != nil {
 		return nil, err
 	}
+	if len(parts[topic]) == 0 {
+		return nil, fmt.Errorf("read partitions of %s: %w", topic, ErrNoTopic)
+	}
 	var ask []kafka.OffsetRequest
-	for _, p := range parts {
+	for _, p := range parts[topic] {
 		ask = append(ask, kafka.TimeOffsetOf(p, at))
 	}
 	out := map[int]int64{}
-	err = listOffsets(ctx, client, topic, ask, func(p kafka.PartitionOffsets) {
+	err = listOffsets(ctx, client, map[string][]kafka.OffsetRequest{topic: ask}, func(_ string, p kafka.PartitionOffsets) {
 		for offset := range p.Offsets {
 			if offset >= 0 {
 				out[p.Partition] = offset
@@ -55,51 +79,85 @@ func OffsetsAt(ctx context.Context, client *kafka.Client, topic string, at time.
 	return out, err
 }
 
-func partitionsOf(ctx context.Context, client *kafka.Client, topic string) ([]int, error) {
-	res, err := client.Metadata(ctx, &kafka.MetadataRequest{Topics: []string{topic}})
+// partitionsOf reads which partitions topics have; a topic that is not there is left out.
+func partitionsOf(ctx context.Context, client *kafka.Client, topics []string) (map[string][]int, error) {
+	res, err := client.Metadata(ctx, &kafka.MetadataRequest{Topics: topics})
 	if err != nil {
-		return nil, fmt.Errorf("read partitions of %s: %w", topic, err)
+		return nil, fmt.Errorf("read partitions of %s: %w", named(topics), err)
 	}
-	var out []int
+	out := map[string][]int{}
 	for _, t := range res.Topics {
 		switch {
 		case errors.Is(t.Error, kafka.UnknownTopicOrPartition):
-			return nil, fmt.Errorf("read partitions of %s: %w", topic, ErrNoTopic)
+			continue
 		case t.Error != nil:
-			return nil, fmt.Errorf("read partitions of %s: %w", topic, t.Error)
+			return nil, fmt.Errorf("read partitions of %s: %w", t.Name, t.Error)
 		}
 		for _, p := range t.Partitions {
-			out = append(out, p.ID)
+			out[t.Name] = append(out[t.Name], p.ID)
 		}
+		slices.Sort(out[t.Name])
 	}
-	slices.Sort(out)
 	return out, nil
 }
 
 // PartitionBounds reads the bounds of one partition.
 func PartitionBounds(ctx context.Context, client *kafka.Client, topic string, partition int) (Bounds, error) {
 	var out Bounds
-	ask := []kafka.OffsetRequest{kafka.FirstOffsetOf(partition), kafka.LastOffsetOf(partition)}
-	err := listOffsets(ctx, client, topic, ask, func(p kafka.PartitionOffsets) { out = Bounds{p.FirstOffset, p.LastOffset} })
+	ask := map[string][]kafka.OffsetRequest{topic: {kafka.FirstOffsetOf(partition), kafka.LastOffsetOf(partition)}}
+	err := listOffsets(ctx, client, ask, func(_ string, p kafka.PartitionOffsets) { out = Bounds{p.FirstOffset, p.LastOffset} })
 	return out, err
 }
 
-func listOffsets(ctx context.Context, client *kafka.Client, topic string, ask []kafka.OffsetRequest, take func(kafka.PartitionOffsets)) error {
-	res, err := client.ListOffsets(ctx, &kafka.ListOffsetsRequest{Topics: map[string][]kafka.OffsetRequest{topic: ask}})
-	if err != nil {
-		return fmt.Errorf("read offsets of %s: %w", topic, err)
-	}
-	answers := res.Topics[topic]
-	if len(answers) == 0 && len(ask) > 0 {
-		return fmt.Errorf("read offsets of %s: %w", topic, kafka.UnknownTopicOrPartition)
-	}
-	for _, p := range answers {
-		if p.Error != nil {
-			return fmt.Errorf("read offsets of %s/%d: %w", topic, p.Partition, p.Error)
+// leaderless is for how long offsets are asked for again of a partition without a leader: more than a client
+// remembers where leaders are, and than a broker takes to lead what it was just made the leader of.
+const leaderless = 15 * time.Second
+
+// listOffsets asks for offsets, and gives each partition's answer to take.
+func listOffsets(ctx context.Context, client *kafka.Client, ask map[string][]kafka.OffsetRequest, take func(string, kafka.PartitionOffsets)) error {
+	for begin := time.Now(); len(ask) > 0; {
+		res, err := client.ListOffsets(ctx, &kafka.ListOffsetsRequest{Topics: ask})
+		if err != nil {
+			return fmt.Errorf("read offsets of %s: %w", named(slices.Collect(maps.Keys(ask))), err)
 		}
-		take(p)
+		again := map[string][]kafka.OffsetRequest{}
+		for topic, asked := range ask {
+			if len(res.Topics[topic]) == 0 {
+				return fmt.Errorf("read offsets of %s: %w", topic, kafka.UnknownTopicOrPartition)
+			}
+			for _, p := range res.Topics[topic] {
+				var refused kafka.Error
+				switch {
+				case p.Error == nil:
+					take(topic, p)
+				case errors.As(p.Error, &refused) && refused.Temporary() && time.Since(begin) < leaderless:
+					for _, a := range asked {
+						if a.Partition == p.Partition {
+							again[topic] = append(again[topic], a)
+						}
+					}
+				default:
+					return fmt.Errorf("read offsets of %s/%d: %w", topic, p.Partition, p.Error)
+				}
+			}
+		}
+		if ask = again; len(ask) > 0 {
+			select {
+			case <-ctx.Done():
+				return fmt.Errorf("read offsets of %s: %w", named(slices.Collect(maps.Keys(ask))), ctx.Err())
+			case <-time.After(100 * time.Millisecond):
+			}
+		}
 	}
 	return nil
+}
+
+// named names one topic, or says how many.
+func named(topics []string) string {
+	if len(topics) == 1 {
+		return topics[0]
+	}
+	return fmt.Sprintf("%d topics", len(topics))
 }
 
 // Message is a record of a log that is its receiver's.

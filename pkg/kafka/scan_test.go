@@ -1,11 +1,16 @@
 package kafka_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
 
 	"github.com/segmentio/kafka-go"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	embedded "github.com/welfarehub/welfarehub/pkg/broker"
 	wkafka "github.com/welfarehub/welfarehub/pkg/kafka"
@@ -62,5 +67,54 @@ func TestScanGivesMessagesOfItsOwn(t *testing.T) {
 		if got[i].Topic != topic {
 			t.Errorf("topic %q", got[i].Topic)
 		}
+	}
+}
+
+// TestBoundsOfALeaderThatDoesNotYetKnow asks a broker that the cluster names as the leader and that refuses
+// for one partition, then for both, as one does that was made it a moment ago.
+func TestBoundsOfALeaderThatDoesNotYetKnow(t *testing.T) {
+	c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(2, "young"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	asked := 0
+	c.ControlKey(int16(kmsg.ListOffsets), func(kreq kmsg.Request) (kmsg.Response, error, bool) {
+		c.KeepControl()
+		if asked++; asked > 3 {
+			return nil, nil, false
+		}
+		req := kreq.(*kmsg.ListOffsetsRequest)
+		res := req.ResponseKind().(*kmsg.ListOffsetsResponse)
+		for _, topic := range req.Topics {
+			rt := kmsg.NewListOffsetsResponseTopic()
+			rt.Topic = topic.Topic
+			for _, p := range topic.Partitions {
+				rp := kmsg.NewListOffsetsResponseTopicPartition()
+				rp.Partition, rp.Offset = p.Partition, 7
+				if asked < 3 || p.Partition == 1 {
+					rp.ErrorCode = kerr.NotLeaderForPartition.Code
+				}
+				rt.Partitions = append(rt.Partitions, rp)
+			}
+			res.Topics = append(res.Topics, rt)
+		}
+		return res, nil, true
+	})
+	cluster := wkafka.Cluster{Brokers: c.ListenAddrs()}
+	tr := cluster.Transport()
+	defer tr.CloseIdleConnections()
+	bounds, err := wkafka.LogBounds(t.Context(), cluster.Client(tr), "young")
+	if err != nil || asked < 4 || len(bounds) != 2 || bounds[1] != (wkafka.Bounds{}) {
+		t.Errorf("%v after %d questions: %v", bounds, asked, err)
+	}
+	if _, err := wkafka.LogBounds(t.Context(), cluster.Client(tr), "none"); !errors.Is(err, wkafka.ErrNoTopic) {
+		t.Errorf("no topic: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	asked = -1000
+	if _, err := wkafka.LogBounds(ctx, cluster.Client(tr), "young"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("no patience: %v", err)
 	}
 }
