@@ -188,7 +188,7 @@ func runOurs(ctx context.Context, s *spec, tell *teller) error {
 // runFetch reads all partitions once through the reader of record batches that the loader has.
 func runFetch(ctx context.Context, s *spec, tell *teller) error {
 	return s.eachPartition(ctx, tell, func(ctx context.Context, p int, add func(int)) error {
-		f := wkafka.NewFetcher(s.cluster(), requested.Topic, p)
+		f := wkafka.NewFetcher(s.cluster(), requested.Topic, p, nil)
 		defer f.Close()
 		var recs []wkafka.Record
 		for at := int64(0); f.LogEnd() < 0 || at < f.LogEnd(); {
@@ -248,7 +248,7 @@ func (s *spec) eachPartition(ctx context.Context, tell *teller, read func(ctx co
 
 // values fetches up to n values of the topic.
 func (s *spec) values(ctx context.Context, n int) ([][]byte, error) {
-	f := wkafka.NewFetcher(s.cluster(), requested.Topic, 0)
+	f := wkafka.NewFetcher(s.cluster(), requested.Topic, 0, nil)
 	defer f.Close()
 	var out [][]byte
 	var recs []wkafka.Record

@@ -26,6 +26,9 @@ type topic struct {
 	ahead chan *record.Columns // see columns
 	large chan struct{}        // of large blocks in work, see grow
 
+	household int     // index of householdPseudonym; -1 where the event has none
+	resolving decoder // of the block that has the turn: it does not wait for the next one's decision
+
 	mu      sync.Mutex // guards all below
 	filter  dedup.Filter
 	rebuilt bool          // the filter has all ids that were stored before this instance began
@@ -33,19 +36,26 @@ type topic struct {
 	tailed  time.Time     // when they were read
 	shared  atomic.Bool   // other instances have partitions of the topic
 
-	household int               // index of householdPseudonym; -1 where the event has none
-	names     map[string]string // sources, see name
+	deciding decoder // of the block that is decided
+}
 
+// decoder reads the records of a topic, one at a time.
+type decoder struct {
 	reader *record.Reader
-	row    *event.Row // of the reader
+	row    *event.Row // of the reader: that of the last record
 	hasher event.Hasher
+	names  map[string]string // sources, see name
+}
+
+func newDecoder(t *event.Type, opt *Options) decoder {
+	r := record.NewReader(t, opt.Schemas, opt.MaxValueBytes)
+	return decoder{reader: r, row: r.Row, names: map[string]string{}}
 }
 
 func newTopic(t *event.Type, l *Loader) *topic {
-	r := record.NewReader(t, l.opt.Schemas, l.opt.MaxValueBytes)
 	out := &topic{
 		Type: t, l: l, known: map[int]int64{}, ahead: make(chan *record.Columns, blocksAhead), large: make(chan struct{}, largeBlocks),
-		household: t.Field("householdPseudonym"), names: map[string]string{}, reader: r, row: r.Row,
+		household: t.Field("householdPseudonym"), deciding: newDecoder(t, &l.opt), resolving: newDecoder(t, &l.opt),
 	}
 	for range blocksAhead {
 		out.ahead <- nil // made when they are used
@@ -137,8 +147,9 @@ func (t *topic) decide(ctx context.Context, p position, c claim, recs []wkafka.R
 	b := &block{p: p, c: c, at: t.l.store.clock.now().Truncate(time.Millisecond), recs: recs, ends: make([]ended, len(recs))}
 	cols.Reset()
 	var waiting []deferred
+	from := &t.deciding
 	for i := range recs {
-		end, err := t.read(ctx, &recs[i])
+		end, err := from.read(ctx, &recs[i])
 		if err != nil {
 			return nil, nil, nil, err
 		}
@@ -147,41 +158,41 @@ func (t *topic) decide(ctx context.Context, p position, c claim, recs []wkafka.R
 			reject(b, i, cols)
 			continue
 		}
-		d := deferred{at: i, content: t.hasher.Sum(t.row), newer: end.newer}
-		event.IDHash(&d.id, t.Topic, t.row.Vals[event.Source].Bytes, end.id)
+		d := deferred{at: i, content: from.hasher.Sum(from.row), newer: end.newer}
+		event.IDHash(&d.id, t.Topic, from.row.Vals[event.Source].Bytes, end.id)
 		if t.filter.TestAndAdd(&d.id) {
 			waiting = append(waiting, d)
 			continue
 		}
-		t.accept(b, &d, cols)
+		t.accept(b, &d, from.row, cols)
 	}
 	return b, waiting, t.turns.take(), nil
 }
 
-// read decodes and validates one record into t.row.
-func (t *topic) read(ctx context.Context, m *wkafka.Record) (ended, error) {
-	v, err := t.reader.ReadRecord(ctx, m)
+// read decodes and validates one record into d.row.
+func (d *decoder) read(ctx context.Context, m *wkafka.Record) (ended, error) {
+	v, err := d.reader.ReadRecord(ctx, m)
 	e := ended{end: record.Loaded, flags: v.Flags, newer: v.Newer, schemaID: int32(v.SchemaID), why: v.Why}
 	switch {
 	case v.Why != nil:
 		e.end, e.source, e.eventID = record.Rejected, v.Source, v.EventID
 	case err == nil:
-		e.id, e.hasID = event.ParseUUID(t.row.Vals[event.EventID].Bytes)
-		e.source = t.name(t.row.Vals[event.Source].Bytes)
+		e.id, e.hasID = event.ParseUUID(d.row.Vals[event.EventID].Bytes)
+		e.source = d.name(d.row.Vals[event.Source].Bytes)
 	}
 	return e, err
 }
 
 // name returns a source as a string, which it makes once for each of the sources of late.
-func (t *topic) name(source []byte) string {
-	if s, ok := t.names[string(source)]; ok {
+func (d *decoder) name(source []byte) string {
+	if s, ok := d.names[string(source)]; ok {
 		return s
 	}
-	if len(t.names) >= 10_000 {
-		clear(t.names) // whoever invents sources must not fill the memory
+	if len(d.names) >= 10_000 {
+		clear(d.names) // whoever invents sources must not fill the memory
 	}
 	s := string(source)
-	t.names[s] = s
+	d.names[s] = s
 	return s
 }
 
@@ -193,17 +204,17 @@ func (e *ended) text() string {
 	return e.eventID
 }
 
-// accept adds the row of the event in t.row. Where its subject is erased it is loaded, its id and content
+// accept adds the row of an event. Where its subject is erased it is loaded, its id and content
 // hash stay known, and it still moves the horizon; the rest is not stored.
-func (t *topic) accept(b *block, d *deferred, cols *record.Columns) {
+func (t *topic) accept(b *block, d *deferred, row *event.Row, cols *record.Columns) {
 	e := &b.ends[d.at]
-	gone := t.erase()
+	gone := t.erase(row)
 	if gone {
 		b.gone++
 	}
 	cols.AppendRow(&record.Meta{
 		Offset: b.recs[d.at].Offset, End: record.Loaded, Gone: gone, SchemaID: int(e.schemaID), Flags: e.flags, IDHash: d.id, ContentHash: d.content,
-	}, t.row.Vals)
+	}, row.Vals)
 }
 
 // reject adds the row of a rejected record.
@@ -245,8 +256,6 @@ func ids(waiting []deferred) [][16]byte {
 // block, as first has it, or earlier in it, makes a duplicate, or E07 where the content differs. It seals
 // the block's columns. The caller has the turn; an error cannot be helped by trying again.
 func (t *topic) resolve(ctx context.Context, b *block, waiting []deferred, first map[[16]byte]known, cols *record.Columns) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	wanted := make(map[[16]byte]bool, len(waiting))
 	for i := range waiting {
 		wanted[waiting[i].id] = true
@@ -271,12 +280,12 @@ func (t *topic) resolve(ctx context.Context, b *block, waiting []deferred, first
 		}
 		switch {
 		case !seen:
-			end, err := t.read(ctx, &b.recs[d.at]) // the row was overwritten since
+			end, err := t.resolving.read(ctx, &b.recs[d.at])
 			if err != nil {
 				return err
 			}
 			b.ends[d.at] = end
-			t.accept(b, d, cols)
+			t.accept(b, d, t.resolving.row, cols)
 			first[d.id] = known{b.p.partition, b.recs[d.at].Offset, d.content, t.Version}
 		case same:
 			e.end = record.Duplicate
@@ -308,10 +317,10 @@ func (t *topic) sameContent(ctx context.Context, b *block, d *deferred, k known)
 	case k.version > t.Version:
 		return d.newer, nil
 	}
-	if _, err := t.read(ctx, &b.recs[d.at]); err != nil { // the row was overwritten since
+	if _, err := t.resolving.read(ctx, &b.recs[d.at]); err != nil {
 		return false, err
 	}
-	return t.hasher.SumAt(t.row, k.version) == k.content, nil
+	return t.resolving.hasher.SumAt(t.resolving.row, k.version) == k.content, nil
 }
 
 // counts sums the ends of the block.

@@ -22,11 +22,15 @@ type broker struct {
 	client    *kafka.Client
 	letters   *kafka.Writer // whose topics allow larger messages than others do
 	outcomes  *kafka.Writer
+	memory    *wkafka.Memory // of what is fetched
 }
+
+// freeMemory is what is kept of it for the next blocks.
+const freeMemory = 64 << 20
 
 func newBroker(c wkafka.Cluster, group string, letterBytes int) *broker {
 	t := c.Transport()
-	return &broker{cluster: c, group: group, transport: t, client: c.Client(t), letters: c.Writer(t, letterBytes+letterBytes/2), outcomes: c.Writer(t, outcomesBatch)}
+	return &broker{cluster: c, group: group, transport: t, client: c.Client(t), letters: c.Writer(t, letterBytes+letterBytes/2), outcomes: c.Writer(t, outcomesBatch), memory: wkafka.NewMemory(freeMemory)}
 }
 
 func (b *broker) close() {
@@ -143,7 +147,7 @@ type reader struct {
 }
 
 func newReader(b *broker, p position) *reader {
-	return &reader{Fetcher: wkafka.NewFetcher(b.cluster, p.topic, p.partition), b: b, p: p}
+	return &reader{Fetcher: wkafka.NewFetcher(b.cluster, p.topic, p.partition, b.memory), b: b, p: p}
 }
 
 // read appends to dst the records from offset on that the broker has at once, waiting up to wait for the

@@ -211,7 +211,7 @@ func (b *block) letters(maxLetter int) []kafka.Message {
 func (t *topic) restore(ctx context.Context, p position, c claim, recs []wkafka.Record, stored map[int64]storedEnd) (*block, error) {
 	b := &block{p: p, c: c, recs: recs, ends: make([]ended, len(recs))}
 	for i := range recs {
-		now, err := t.read(ctx, &recs[i])
+		now, err := t.deciding.read(ctx, &recs[i])
 		if err != nil {
 			return nil, err
 		}

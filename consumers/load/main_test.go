@@ -136,7 +136,7 @@ func (w *world) count(query string, args ...any) int64 {
 // drain reads all that a topic holds.
 func (w *world) drain(topic string) []kafka.Message {
 	w.t.Helper()
-	r := wkafka.NewFetcher(w.cluster, topic, 0)
+	r := wkafka.NewFetcher(w.cluster, topic, 0, nil)
 	defer r.Close()
 	var out []kafka.Message
 	for at := int64(0); ; {

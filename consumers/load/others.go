@@ -179,18 +179,18 @@ func (s *store) erasures(ctx context.Context, seen map[int]int64, found func(fam
 	return nil
 }
 
-// erase takes out of the event in t.row what is known to be erased: all of it, or its household. It
+// erase takes out of an event what is known to be erased: all of it, or its household. It
 // tells whether all of it is.
-func (t *topic) erase() bool {
+func (t *topic) erase(row *event.Row) bool {
 	if t.Subject < 0 || t.Family == event.FamilyControl {
 		return false
 	}
-	occurred := t.row.Vals[event.OccurredAt].Int
-	if t.l.erasures.holds(t.Family, t.row.Vals[t.Subject].Bytes, occurred) {
+	occurred := row.Vals[event.OccurredAt].Int
+	if t.l.erasures.holds(t.Family, row.Vals[t.Subject].Bytes, occurred) {
 		return true
 	}
-	if h := t.household; h >= 0 && t.l.erasures.holds(t.Family, t.row.Vals[h].Bytes, occurred) {
-		t.row.SetNull(h)
+	if h := t.household; h >= 0 && t.l.erasures.holds(t.Family, row.Vals[h].Bytes, occurred) {
+		row.SetNull(h)
 	}
 	return false
 }

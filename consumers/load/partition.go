@@ -47,7 +47,7 @@ func (w *worker) run(ctx context.Context) {
 	defer w.gathered()
 	defer w.leave()
 	defer w.release()
-	defer w.drop(r)
+	defer w.drop() // its records are not released: what is cut off may still be read by who publishes it
 	w.protocol = newProtocol()
 	for w.do != actStop {
 		if ctx.Err() != nil && w.do <= actFetch {
@@ -158,10 +158,11 @@ func (w *worker) perform(ctx, hard context.Context, r *reader) (res result, err 
 	case actRestore:
 		res.found, err = w.restore(hard)
 	case actFetch:
-		for w.recs = w.recs[:0]; len(w.recs) == 0; w.recs = w.fetch(ctx, r, w.next) {
+		for again := true; again; again = len(w.recs) == 0 {
 			if ctx.Err() != nil {
 				return res, ctx.Err()
 			}
+			w.recs = w.fetch(ctx, r, w.next)
 		}
 		res.offset = w.recs[len(w.recs)-1].Offset + 1
 	case actDecide:
@@ -325,7 +326,8 @@ const poll = 500 * time.Millisecond
 // fetch collects the records of the next block (step 1): until there are enough, or until the first has
 // waited for FlushAge. It returns none when ctx ends. Outages of the broker are waited for.
 func (w *worker) fetch(ctx context.Context, r *reader, next int64) []wkafka.Record {
-	w.drop(r) // the last block's
+	r.Release() // the last block's
+	w.drop()
 	var (
 		age   time.Duration
 		recs  = w.recs[:0]
@@ -408,9 +410,9 @@ func (w *worker) hold(size int) {
 	w.held = size
 }
 
-// drop gives up the records of the last block.
-func (w *worker) drop(r *reader) {
-	r.Release()
+// drop gives up the records of the last block, and its place among those in work.
+func (w *worker) drop() {
+	clear(w.recs) // nothing may keep what they alias
 	w.hold(0)
 	if w.large {
 		<-w.topic.large
@@ -420,7 +422,8 @@ func (w *worker) drop(r *reader) {
 
 // fetchRange reads the records of a claimed block again.
 func (w *worker) fetchRange(ctx context.Context, r *reader, c claim) ([]wkafka.Record, error) {
-	w.drop(r)
+	r.Release()
+	w.drop()
 	var recs []wkafka.Record
 	at := c.from
 	err := w.retry(ctx, "read the claimed block again", func() error {

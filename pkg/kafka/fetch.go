@@ -29,9 +29,11 @@ type Fetcher struct {
 	logEnd      int64
 
 	batches recordBatches // what is left of the last answer
+	body    []byte        // the last answer
 	at      int64         // offset that the next record of batches may have
-	used    [][]byte      // buffers that records handed out may alias
-	free    [][]byte
+	memory  *Memory
+	used    [][]byte // buffers of memory that records handed out may alias
+	growth  float64  // bytes of a batch for each byte of it compressed: of the last one
 }
 
 // fetchBytes bounds one answer of the broker; a single larger batch still comes whole.
@@ -40,9 +42,16 @@ const fetchBytes = 4 << 20
 // fetchVersion is of Kafka 2.3: the first with all that is asked for here, and Kafka 4 still has it.
 const fetchVersion = 11
 
-// NewFetcher returns a Fetcher. It connects at the first Fetch.
-func NewFetcher(c Cluster, topic string, partition int) *Fetcher {
-	return &Fetcher{cluster: c, topic: topic, partition: partition, logEnd: -1}
+// fetcherMemory is what a Fetcher keeps that shares its memory with none.
+const fetcherMemory = 16 << 20
+
+// NewFetcher returns a Fetcher, which takes its buffers from memory; nil: from its own. It connects at the first
+// Fetch.
+func NewFetcher(c Cluster, topic string, partition int, memory *Memory) *Fetcher {
+	if memory == nil {
+		memory = NewMemory(fetcherMemory)
+	}
+	return &Fetcher{cluster: c, topic: topic, partition: partition, logEnd: -1, memory: memory, growth: firstGrowth}
 }
 
 // LogEnd is the offset after the last record, as the last answer said; -1 before there was one.
@@ -54,13 +63,11 @@ func (f *Fetcher) Close() {
 		_ = f.conn.Close()
 		f.conn = nil
 	}
-	f.batches = recordBatches{}
+	f.batches, f.body = recordBatches{}, nil
 }
 
-// keptBytes bounds the buffers that are kept for the next answers. What larger batches took is given back.
-const keptBytes = 16 << 20
-
-// Release tells that records handed out so far are used no more: their memory is taken again.
+// Release tells that records handed out so far are used no more: their memory goes to whoever fetches next. Who
+// cannot tell leaves it to the garbage collector.
 func (f *Fetcher) Release() {
 	keep := f.used[:0]
 	for _, b := range f.used {
@@ -68,21 +75,10 @@ func (f *Fetcher) Release() {
 			keep = append(keep, b)
 			continue
 		}
-		f.keep(b)
+		f.memory.give(b)
 	}
 	clear(f.used[len(keep):])
 	f.used = keep
-}
-
-// keep takes a buffer that nothing aliases for later use.
-func (f *Fetcher) keep(b []byte) {
-	total := cap(b)
-	for _, have := range f.free {
-		total += cap(have)
-	}
-	if total <= keptBytes {
-		f.free = append(f.free, b)
-	}
 }
 
 // giveBack ends the use of a buffer before Release: nothing aliases it.
@@ -90,28 +86,15 @@ func (f *Fetcher) giveBack(b []byte) {
 	for i := len(f.used) - 1; i >= 0; i-- {
 		if &f.used[i][:1][0] == &b[:1][0] {
 			f.used = slices.Delete(f.used, i, i+1)
-			f.keep(b)
+			f.memory.give(b)
 			return
 		}
 	}
 }
 
-// buffer returns memory of n bytes that lives until it is released: the smallest free one that is large enough.
+// buffer returns memory of n bytes, at least 1, that lives until it is released.
 func (f *Fetcher) buffer(n int) []byte {
-	best := -1
-	for i, b := range f.free {
-		if cap(b) >= n && (best < 0 || cap(b) < cap(f.free[best])) {
-			best = i
-		}
-	}
-	if best >= 0 {
-		b, last := f.free[best], len(f.free)-1
-		f.free[best], f.free[last] = f.free[last], nil
-		f.free = f.free[:last]
-		f.used = append(f.used, b[:n])
-		return b[:n]
-	}
-	b := make([]byte, n, n+n/8)
+	b := f.memory.take(n)
 	f.used = append(f.used, b)
 	return b
 }
@@ -138,6 +121,10 @@ func (f *Fetcher) Fetch(ctx context.Context, dst []Record, offset, limit int64, 
 			return dst, next, fmt.Errorf("read records of %s/%d at offset %d: %w", f.topic, f.partition, next, err)
 		}
 		if !more {
+			if !f.batches.plain && len(f.body) > 0 {
+				f.giveBack(f.body) // all of it was decompressed
+				f.body = nil
+			}
 			next = max(next, f.batches.end)
 			break
 		}
@@ -145,7 +132,7 @@ func (f *Fetcher) Fetch(ctx context.Context, dst []Record, offset, limit int64, 
 			continue // a batch begins before what was asked for
 		}
 		if limit > 0 && r.Offset >= limit {
-			f.batches = recordBatches{}
+			f.batches, f.body = recordBatches{}, nil
 			break
 		}
 		size += len(r.Key) + len(r.Value) + len(r.headers)
@@ -187,11 +174,11 @@ func (f *Fetcher) request(ctx context.Context, offset int64, wait time.Duration)
 	if got := int32(binary.BigEndian.Uint32(head[4:])); got != f.correlation {
 		return fmt.Errorf("%w: answer %d to request %d", errProtocol, got, f.correlation)
 	}
-	body := f.buffer(size)
-	if _, err := io.ReadFull(conn, body); err != nil {
+	f.body = f.buffer(size)
+	if _, err := io.ReadFull(conn, f.body); err != nil {
 		return err
 	}
-	return f.decodeAnswer(body)
+	return f.decodeAnswer(f.body)
 }
 
 // maxAnswer is far above what a broker sends: an answer is cut at fetchBytes, save its first batch.

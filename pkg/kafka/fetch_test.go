@@ -52,7 +52,7 @@ func TestFetcherReadsWhatWasWritten(t *testing.T) {
 			if err := w.WriteMessages(t.Context(), want...); err != nil {
 				t.Fatal(err)
 			}
-			f := wkafka.NewFetcher(cluster, topic, 0)
+			f := wkafka.NewFetcher(cluster, topic, 0, nil)
 			defer f.Close()
 			for at := int64(0); at < int64(len(want)); {
 				var recs []wkafka.Record

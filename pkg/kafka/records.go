@@ -119,6 +119,7 @@ type recordBatches struct {
 	unread  Unread // those that are left
 	end     int64  // offset after the last batch begun
 	skip    bool   // it does not count
+	plain   bool   // records of raw were handed out as they lie there
 
 	base, firstTime, maxTime int64
 	appendTime               bool
@@ -196,7 +197,9 @@ func (b *recordBatches) begin(f *Fetcher) (bool, error) {
 		return true, nil
 	}
 	b.records, b.left, b.count, b.unread = batch[batchHead:], count, count, 0
-	if codec := attributes & attrCodec; codec != 0 {
+	codec := attributes & attrCodec
+	b.plain = b.plain || codec == 0
+	if codec != 0 {
 		raw, err := f.decompress(compress.Compression(codec), b.records)
 		switch {
 		case errors.Is(err, errTooLarge):
@@ -280,6 +283,12 @@ func (b *recordBatches) read(r *Record) error {
 	return nil
 }
 
+// Batches of a topic are compressed about equally well. A bomb must not make room for the batches after it.
+const (
+	firstGrowth = 4
+	maxGrowth   = 16
+)
+
 // decompress returns the records of a batch, in a buffer of f.
 func (f *Fetcher) decompress(codec compress.Compression, packed []byte) ([]byte, error) {
 	c := codec.Codec()
@@ -288,7 +297,8 @@ func (f *Fetcher) decompress(codec compress.Compression, packed []byte) ([]byte,
 	}
 	src := c.NewReader(bytes.NewReader(packed))
 	defer src.Close()
-	out := f.buffer(max(4*len(packed), 64<<10))
+	// With room beyond what the last batch took, for a full buffer is not known to be the end.
+	out := f.buffer(max(int(f.growth*float64(len(packed)))*9/8, 4<<10))
 	out = out[:cap(out)]
 	n := 0
 	for {
@@ -296,6 +306,7 @@ func (f *Fetcher) decompress(codec compress.Compression, packed []byte) ([]byte,
 		n += m
 		switch {
 		case errors.Is(err, io.EOF):
+			f.growth = min(float64(n)/float64(max(len(packed), 1)), maxGrowth)
 			return out[:n], nil
 		case err != nil:
 			return nil, fmt.Errorf("%w: decompress %s: %w", ErrCorrupt, c.Name(), err)

@@ -69,7 +69,7 @@ func TestAbortedTransactionsAreLeftOut(t *testing.T) {
 	var got []string
 	for {
 		var r Record
-		more, err := batches.next(&Fetcher{}, &r)
+		more, err := batches.next(NewFetcher(Cluster{}, "t", 0, nil), &r)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -102,7 +102,7 @@ func TestDamagedBatchesAreRefused(t *testing.T) {
 		var err error
 		for more := true; more && err == nil; {
 			var r Record
-			more, err = batches.next(&Fetcher{}, &r)
+			more, err = batches.next(NewFetcher(Cluster{}, "t", 0, nil), &r)
 		}
 		if !errors.Is(err, ErrCorrupt) {
 			t.Errorf("%s: %v", name, err)
@@ -110,7 +110,7 @@ func TestDamagedBatchesAreRefused(t *testing.T) {
 	}
 	cut := newRecordBatches(whole[:len(whole)-1], nil)
 	var r Record
-	if more, err := cut.next(&Fetcher{}, &r); more || err != nil {
+	if more, err := cut.next(NewFetcher(Cluster{}, "t", 0, nil), &r); more || err != nil {
 		t.Errorf("a batch that the answer cuts short: %t, %v", more, err)
 	}
 }
@@ -147,7 +147,7 @@ func TestUnreadableBatchesKeepTheirPlace(t *testing.T) {
 		var got []Unread
 		var r Record
 		for i := range 3 {
-			if more, err := batches.next(&Fetcher{}, &r); !more || err != nil || r.Offset != int64(5+i) {
+			if more, err := batches.next(NewFetcher(Cluster{}, "t", 0, nil), &r); !more || err != nil || r.Offset != int64(5+i) {
 				t.Fatalf("%s: record %d: %t, %v, offset %d", name, i, more, err, r.Offset)
 			}
 			got = append(got, r.Unread)
@@ -174,7 +174,7 @@ func FuzzRecordBatches(f *testing.F) {
 			data[16] = 2
 			sealed(data)
 		}
-		fetcher := &Fetcher{}
+		fetcher := NewFetcher(Cluster{}, "t", 0, nil)
 		batches := newRecordBatches(data, []abortedTransaction{{producer: 7, first: 0}})
 		for n := 0; ; n++ {
 			var r Record
@@ -205,7 +205,7 @@ func FuzzRecordBatches(f *testing.F) {
 func FuzzAnswer(f *testing.F) {
 	f.Add([]byte("\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\x00\x01t\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00"))
 	f.Fuzz(func(_ *testing.T, data []byte) {
-		fetcher := NewFetcher(Cluster{}, "t", 0)
+		fetcher := NewFetcher(Cluster{}, "t", 0, nil)
 		if fetcher.decodeAnswer(data) != nil {
 			return
 		}

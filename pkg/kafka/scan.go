@@ -178,7 +178,7 @@ type Scan struct {
 
 // NewScan reads [from, to) of a partition. It connects at the first Next.
 func NewScan(c Cluster, topic string, partition int, from, to int64) *Scan {
-	return &Scan{cluster: c, fetcher: NewFetcher(c, topic, partition), at: from, to: to}
+	return &Scan{cluster: c, fetcher: NewFetcher(c, topic, partition, nil), at: from, to: to}
 }
 
 // Next returns the next records: at least one, at most maxRecords, and about maxBytes of keys, values and
