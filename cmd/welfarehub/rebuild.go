@@ -22,7 +22,8 @@ func newRebuild() *cobra.Command {
 		Long: `rebuild computes a new generation of the contributions that welfare.supply_demand is made of,
 beside the live one, while loaders and planners go on. When it is what the stored facts say,
 the two are exchanged at once. The old generation stays, is kept up, and rollback brings
-it back, until drop removes it. Rows and facts are not touched: replay restores those.`,
+it back, until drop removes it. Rows are not touched: replay restores those. Facts are, with
+--facts: they are made of the rows.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -67,6 +68,7 @@ func rebuildError(err error) error {
 func newRebuildAggregates() *cobra.Command {
 	var (
 		cf     clickhouseFlags
+		facts  bool
 		noSwap bool
 		asJSON bool
 	)
@@ -76,11 +78,20 @@ func newRebuildAggregates() *cobra.Command {
 		Long: `aggregates builds a new generation from the facts up to where the live one stands, lets the
 cycles of the loaders keep it up, goes over all groups until nothing is left to correct,
 says which cells the live generation has other figures of (the first 20), and exchanges
-the two. With --no-swap it stops before that, and swap does it later.`,
+the two. With --no-swap it stops before that, and swap does it later. With --facts it first
+compares the facts with the rows that they are made of, stores those that are missing or
+changed anew, and removes those that no row says.`,
 		Example: `  welfarehub rebuild aggregates --clickhouse-dsn clickhouse://hub:secret@127.0.0.1:9000/`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return withAggregates(cmd, &cf, func(a *aggregate.Aggregator) error {
+				var mended []aggregate.Misfit
+				if facts {
+					var err error
+					if mended, err = a.MendFacts(cmd.Context()); err != nil {
+						return err
+					}
+				}
 				bar := newProgress(cmd.ErrOrStderr())
 				r, err := a.Rebuild(cmd.Context(), func(done, total uint64) { bar.show("facts", int64(done), int64(total)) })
 				bar.stop()
@@ -92,26 +103,31 @@ the two. With --no-swap it stops before that, and swap does it later.`,
 						return err
 					}
 				}
-				return writeRebuilt(cmd.OutOrStdout(), r, !noSwap, asJSON)
+				return writeRebuilt(cmd.OutOrStdout(), mended, r, !noSwap, asJSON)
 			})
 		},
 	}
 	cf.add(cmd.Flags())
+	cmd.Flags().BoolVar(&facts, "facts", false, "mend the facts first, out of the stored rows")
 	cmd.Flags().BoolVar(&noSwap, "no-swap", false, "build and compare only")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the report as JSON")
 	return cmd
 }
 
-func writeRebuilt(w io.Writer, r *aggregate.Rebuilt, swapped, asJSON bool) error {
+func writeRebuilt(w io.Writer, mended []aggregate.Misfit, r *aggregate.Rebuilt, swapped, asJSON bool) error {
 	if asJSON {
 		enc := json.NewEncoder(w)
 		enc.SetIndent("", "  ")
 		return enc.Encode(struct {
 			*aggregate.Rebuilt
-			Live bool `json:"live"`
-		}{r, swapped})
+			Mended []aggregate.Misfit `json:"mended,omitempty"`
+			Live   bool               `json:"live"`
+		}{r, mended, swapped})
 	}
 	var b strings.Builder
+	for _, m := range mended {
+		fmt.Fprintf(&b, "mended %s/%d [%d, %d) %s\n", m.Topic, m.Partition, m.From, m.To, &m)
+	}
 	fmt.Fprintf(&b, "generation %d: %d contributions in %d passes, in %s\n", r.Generation, r.Cells, r.Passes, r.Took.Round(time.Millisecond))
 	about := ""
 	if !r.Exact && r.Differing > 0 {

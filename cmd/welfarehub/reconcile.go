@@ -37,9 +37,10 @@ docs/OPERATIONS.md says what to do about each kind of finding.
 The books do not say whether a row was changed by hand. --content hashes each row again and
 compares it with the hash that it was loaded with. --log reads the records again and
 compares them with the rows, field by field. --dead-letters compares <topic>.dlq with the
-rejects, --aggregates the cells with their facts. The checksum of ids and contents in the
-table does not depend on their order: it is the same before and after a replay, and, over
-all partitions of a topic, in another hub of the same release that loaded the same events.
+rejects, --aggregates the cells with their facts and these with the rows. The checksum of
+ids and contents in the table does not depend on their order: it is the same before and
+after a replay, and, over all partitions of a topic, in another hub of the same release
+that loaded the same events.
 
 A window (--since, --until, --from-offset, --to-offset) bounds checksums, contents, log and
 dead letters; the books are always whole.
@@ -126,6 +127,6 @@ Exit codes: 0 all fits, 3 it does not, 1 it could not be found out.`,
 	cmd.Flags().BoolVar(&opt.Letters, "dead-letters", false, "compare the dead letters with the rejects")
 	cmd.Flags().IntVar(&opt.MaxValueBytes, "max-value-bytes", 1<<20, "limit of a value in bytes, as the loader's, with --log; 0: the default")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the report as JSON")
-	cmd.Flags().BoolVar(&aggregates, "aggregates", false, "compute the aggregates again from their facts too, and compare")
+	cmd.Flags().BoolVar(&aggregates, "aggregates", false, "compare the facts of the aggregates with the rows, and the aggregates with their facts")
 	return cmd
 }

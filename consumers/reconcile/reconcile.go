@@ -19,8 +19,11 @@ import (
 	"github.com/welfarehub/welfarehub/pkg/record"
 )
 
-// Verifier computes the aggregates again and counts what differs from those that are stored.
+// Verifier looks at the aggregates and at what they are made of.
 type Verifier interface {
+	// VerifyFacts compares the facts and records of the aggregation with the stored rows.
+	VerifyFacts(ctx context.Context, found func(topic string, partition uint32, from, to, records uint64, detail string)) error
+	// VerifyAll computes the cells again from the facts and counts those that differ from what is stored.
 	VerifyAll(ctx context.Context) (differing uint64, err error)
 }
 
@@ -86,6 +89,12 @@ func Run(ctx context.Context, o Options) (Report, error) {
 	}
 	if o.Verifier == nil {
 		return report, nil
+	}
+	err = o.Verifier.VerifyFacts(ctx, func(topic string, partition uint32, from, to, records uint64, detail string) {
+		report.Findings = append(report.Findings, Finding{KindFacts, topic, partition, from, to, records, detail})
+	})
+	if err != nil {
+		return report, fmt.Errorf("verify facts: %w", err)
 	}
 	n, err := o.Verifier.VerifyAll(ctx)
 	if err != nil {

@@ -155,13 +155,21 @@ type verifier struct {
 	err error
 }
 
+func (v verifier) VerifyFacts(_ context.Context, found func(topic string, partition uint32, from, to, records uint64, detail string)) error {
+	if v.n > 0 {
+		found(theType.Topic, 1, 5, 9, 2, "store.facts")
+	}
+	return nil
+}
+
 func (v verifier) VerifyAll(context.Context) (uint64, error) { return v.n, v.err }
 
 func TestAggregatesCount(t *testing.T) {
 	db := database(t)
 	o := Options{DB: db.Conn(), Topics: []string{theType.Topic}, Verifier: verifier{n: 3}}
 	r, err := Run(t.Context(), o)
-	if err != nil || r.Balanced() || r.Findings[0].Kind != KindAggregates || *r.Aggregates != 3 {
+	if err != nil || r.Balanced() || len(r.Findings) != 2 || r.Findings[1].Kind != KindAggregates || *r.Aggregates != 3 ||
+		r.Findings[0] != (Finding{KindFacts, theType.Topic, 1, 5, 9, 2, "store.facts"}) {
 		t.Errorf("got %+v, %v", r, err)
 	}
 	o.Verifier = verifier{err: context.DeadlineExceeded}

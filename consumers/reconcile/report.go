@@ -24,6 +24,7 @@ const (
 	KindStrayID    Kind = "stray-id"    // known ids at positions that are neither loaded nor erased: a first copy would be refused
 	KindCopies     Kind = "copies"      // events loaded at another position too, settled, and not superseded
 	KindLog        Kind = "log"         // the ledger has what the log never had
+	KindFacts      Kind = "facts"       // facts or records of the aggregation that are not what the rows say
 	KindAggregates Kind = "aggregates"  // cells that are not what their facts say
 
 	KindContent     Kind = "content"      // rows whose columns, or hashes, are not what was loaded
@@ -38,8 +39,9 @@ var meanings = map[Kind]string{
 	KindGap: "not read", KindOverlap: "booked more than once", KindSums: "the range's counts do not add up",
 	KindMissing: "booked, but no row", KindRepeated: "more than one row", KindUnbooked: "rows that are not booked",
 	KindEnds: "rows and ledger disagree on the ends", KindNoID: "loaded, but the id is not known", KindRepeatedID: "the id is known more than once",
-	KindStrayID: "the id is known, but nothing was loaded", KindCopies: "loaded at another position too", KindLog: "booked, but not in the log", KindAggregates: "aggregates differ",
-	KindContent: "not the content that was loaded", KindDiffers: "not what the log says", KindAdded: "a row, but no record in the log",
+	KindStrayID: "the id is known, but nothing was loaded", KindCopies: "loaded at another position too", KindLog: "booked, but not in the log", KindFacts: "what the aggregates are made of differs from the rows",
+	KindAggregates: "aggregates differ",
+	KindContent:    "not the content that was loaded", KindDiffers: "not what the log says", KindAdded: "a row, but no record in the log",
 	KindNoLetter: "rejected, but no dead letter", KindStrayLetter: "dead letters, but not rejected",
 }
 
