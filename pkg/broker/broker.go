@@ -95,7 +95,8 @@ type Broker struct {
 	cluster *kfake.Cluster
 	addr    string
 
-	transport *kafka.Transport // of our own look-ups by time
+	transport *kafka.Transport // of our own requests
+	members   members
 
 	stop chan struct{}
 	wg   sync.WaitGroup
@@ -126,7 +127,7 @@ func Start(ctx context.Context, opts Options) (*Broker, error) {
 
 func start(opts Options, dir *datadir.Dir) (*Broker, error) {
 	begin := time.Now()
-	b := &Broker{opts: opts, dir: dir, stop: make(chan struct{}), transport: &kafka.Transport{}}
+	b := &Broker{opts: opts, dir: dir, stop: make(chan struct{}), transport: &kafka.Transport{}, members: members{groups: map[string]*watched{}}}
 	if err := repairLogs(dir.Path, opts.Logger); err != nil {
 		return nil, err
 	}
@@ -166,10 +167,12 @@ func start(opts Options, dir *datadir.Dir) (*Broker, error) {
 	b.cluster = cluster
 	b.addr = cluster.ListenAddrs()[0]
 	b.guardDeletes()
+	b.observeMembers()
 	// Loading reads every segment whole; give that memory back at once.
 	debug.FreeOSMemory()
-	b.wg.Add(1)
+	b.wg.Add(2)
 	go b.retainForever()
+	go b.tendMembers()
 	opts.Logger.Info("broker started", zap.String("addr", b.addr), zap.Duration("took", time.Since(begin)))
 	return b, nil
 }
