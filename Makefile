@@ -45,8 +45,9 @@ test-containers: engine build ## run the integration tests, and faults, on conta
 test-all: test test-kafka test-containers ## run all of them
 
 .PHONY: torture
-torture: engine ## kill, stop, cut off and starve the hub at every step: KILLS=200 ROUNDS=1 SEED=0 PARALLEL=2
+torture: engine ## a million schedules of the protocol; then kill, stop, cut off and starve the hub at every step: KILLS=200 ROUNDS=1 SEED=0 PARALLEL=2
 	@mkdir -p $(CACHE) && rm -f $(CACHE)/torture.jsonl
+	go test -count=1 -timeout 2h -run TestProtocolUnderFaults ./consumers/load -args -schedules $(or $(SCHEDULES),1000000)
 	WELFAREHUB_TORTURE=1 go test -count=1 -timeout 5h -parallel $(or $(PARALLEL),2) ./tests/torture \
 	  -args -kills $(or $(KILLS),200) -rounds $(or $(ROUNDS),1) -seed $(or $(SEED),0) -results $(CACHE)/torture.jsonl
 
