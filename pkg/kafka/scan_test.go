@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/segmentio/kafka-go"
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -93,7 +92,7 @@ func TestBoundsOfALeaderThatDoesNotYetKnow(t *testing.T) {
 				rp := kmsg.NewListOffsetsResponseTopicPartition()
 				rp.Partition, rp.Offset = p.Partition, 7
 				if asked < 3 || p.Partition == 1 {
-					rp.ErrorCode = kerr.NotLeaderForPartition.Code
+					rp.ErrorCode = int16(kafka.NotLeaderForPartition)
 				}
 				rt.Partitions = append(rt.Partitions, rp)
 			}
