@@ -137,31 +137,21 @@ func (a *Aggregator) eachMisfit(ctx context.Context, found func(slice, misfits) 
 	return nil
 }
 
-// recordColumns are the columns of store.records but gone.
-var recordColumns = []struct{ name, kind string }{
-	{"rec", "UInt128"},
-	{"type", "UInt8"},
-	{"partition", "UInt32"},
-	{"offset", "UInt64"},
-	{"version", "Int64"},
-	{"hash", "FixedString(16)"},
-	{"grp", "UInt128"},
-	{"revocation", "UInt128"},
-	{"up_to", "Int64"},
+// columns are those of the slice's table.
+func (s slice) columns() []column {
+	if s.table == "records" {
+		return recordColumns
+	}
+	return factColumns
 }
 
-// columns are those of the slice's table, and its hash of a row: both sides cast alike.
-func (s slice) columns() (names, hash string) {
-	columns := factColumns
-	if s.table == "records" {
-		columns = recordColumns
-	}
-	var all, casts []string
-	for _, c := range columns {
-		all = append(all, c.name)
+// hash is the expression of a row's hash, of both sides alike.
+func (s slice) hash() string {
+	var casts []string
+	for _, c := range s.columns() {
 		casts = append(casts, fmt.Sprintf("CAST(%s, %s)", c.name, quote(c.kind)))
 	}
-	return strings.Join(all, ", "), "sipHash64(" + strings.Join(casts, ", ") + ")"
+	return "sipHash64(" + strings.Join(casts, ", ") + ")"
 }
 
 // wanted is the query of the rows that the slice's table should have.
@@ -175,14 +165,19 @@ func (a *Aggregator) wanted(s slice) string {
 	return fmt.Sprintf("SELECT rec, type, partition, offset, version, hash, grp, toUInt128(0) AS revocation, toInt64(0) AS up_to FROM (%s)", a.sources[s.no])
 }
 
-func (s slice) at(partition, offset string) string {
-	return fmt.Sprintf("%s = %d AND %s >= %d AND %s < %d", partition, s.partition, offset, s.from, offset, s.to)
+// String names the slice in errors.
+func (s slice) String() string {
+	return fmt.Sprintf("store.%s of %s/%d", s.table, typeOf(s.no).Topic, s.partition)
+}
+
+// at is the predicate of its rows.
+func (s slice) at() string {
+	return fmt.Sprintf("partition = %d AND offset >= %d AND offset < %d", s.partition, s.from, s.to)
 }
 
 // compareSlice finds the offsets of a slice whose rows in the table are not those that follow from the stored
 // ones. What is erased or taken out, or about to be, is left out.
 func (a *Aggregator) compareSlice(ctx context.Context, s slice) (misfits, error) {
-	_, hash := s.columns()
 	topic := quote(typeOf(s.no).Topic)
 	query := fmt.Sprintf(`SELECT offset, arraySort(groupUniqArrayIf(h, side = 0)) AS want, arraySort(groupUniqArrayIf(h, side = 1)) AS have
 		FROM (
@@ -192,10 +187,10 @@ func (a *Aggregator) compareSlice(ctx context.Context, s slice) (misfits, error)
 			UNION ALL SELECT offset, 0 AS h, 2 AS side FROM store.erased WHERE topic = %[6]s AND %[3]s
 			UNION ALL SELECT offset, 0 AS h, 2 AS side FROM store.superseded WHERE topic = %[6]s AND %[3]s
 		) GROUP BY offset HAVING countIf(side = 2) = 0 AND want != have`,
-		hash, a.wanted(s), s.at("partition", "offset"), s.table, s.no, topic)
+		s.hash(), a.wanted(s), s.at(), s.table, s.no, topic)
 	rows, err := a.query(ctx, query)
 	if err != nil {
-		return nil, fmt.Errorf("compare store.%s with the rows of %s/%d: %w", s.table, typeOf(s.no).Topic, s.partition, err)
+		return nil, fmt.Errorf("compare %s with the rows: %w", s, err)
 	}
 	defer rows.Close()
 	out := misfits{}
@@ -203,11 +198,14 @@ func (a *Aggregator) compareSlice(ctx context.Context, s slice) (misfits, error)
 		var offset uint64
 		var want, have []uint64
 		if err := rows.Scan(&offset, &want, &have); err != nil {
-			return nil, fmt.Errorf("compare store.%s with the rows of %s/%d: %w", s.table, typeOf(s.no).Topic, s.partition, err)
+			return nil, fmt.Errorf("compare %s with the rows: %w", s, err)
 		}
 		out[offset] = misfit{want: want, empty: len(have) == 0}
 	}
-	return out, rows.Err()
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("compare %s with the rows: %w", s, err)
+	}
+	return out, nil
 }
 
 // mendChunk is how many offsets a statement names.
@@ -215,7 +213,7 @@ const mendChunk = 5000
 
 // mend stores what is right, then deletes what is not, so that no cycle in between finds nothing at all.
 func (a *Aggregator) mend(ctx context.Context, s slice, wrong misfits) error {
-	names, hash := s.columns()
+	columns := names(s.columns())
 	for chunk := range slices.Chunk(slices.Sorted(maps.Keys(wrong)), mendChunk) {
 		var lacking, surplus, right []string
 		for _, offset := range chunk {
@@ -235,21 +233,21 @@ func (a *Aggregator) mend(ctx context.Context, s slice, wrong misfits) error {
 			settings := a.settings()
 			maps.Copy(settings, clickhouse.Settings{"async_insert": 0, "insert_deduplicate": 0, "deduplicate_blocks_in_dependent_materialized_views": 0})
 			query := fmt.Sprintf("INSERT INTO store.%s (%s) SELECT %s FROM (%s) WHERE %s AND offset IN (%s)",
-				s.table, names, names, a.wanted(s), s.at("partition", "offset"), strings.Join(lacking, ", "))
+				s.table, columns, columns, a.wanted(s), s.at(), strings.Join(lacking, ", "))
 			if err := a.opts.DB.Exec(clickhouse.Context(ctx, clickhouse.WithSettings(settings)), query); err != nil {
-				return fmt.Errorf("mend store.%s of %s/%d: %w", s.table, typeOf(s.no).Topic, s.partition, err)
+				return fmt.Errorf("mend %s: %w", s, err)
 			}
 		}
 		if len(surplus) == 0 {
 			continue
 		}
 		query := fmt.Sprintf("DELETE FROM store.%s WHERE type = %d AND gone = 0 AND %s AND offset IN (%s)",
-			s.table, s.no, s.at("partition", "offset"), strings.Join(surplus, ", "))
+			s.table, s.no, s.at(), strings.Join(surplus, ", "))
 		if len(right) > 0 {
-			query += fmt.Sprintf(" AND (offset, %s) NOT IN (%s)", hash, strings.Join(right, ", "))
+			query += fmt.Sprintf(" AND (offset, %s) NOT IN (%s)", s.hash(), strings.Join(right, ", "))
 		}
 		if err := a.exec(ctx, query); err != nil {
-			return fmt.Errorf("mend store.%s of %s/%d: %w", s.table, typeOf(s.no).Topic, s.partition, err)
+			return fmt.Errorf("mend %s: %w", s, err)
 		}
 	}
 	return nil

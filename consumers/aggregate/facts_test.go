@@ -6,8 +6,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-
-	"github.com/welfarehub/welfarehub/pkg/event"
 )
 
 // TestFactsAreComparedWithRowsAndMended deletes, changes and adds facts and records by hand, after a history with
@@ -20,15 +18,7 @@ func TestFactsAreComparedWithRowsAndMended(t *testing.T) {
 	t.Logf("seed %d", seed)
 	g := &generator{t: t, rnd: rand.New(rand.NewPCG(seed, 2))}
 	more := func(blocks int) {
-		for range blocks {
-			rows := []*event.Row{g.event()}
-			for range 40 {
-				if r := g.event(); r.Type == rows[0].Type {
-					rows = append(rows, r)
-				}
-			}
-			h.load(0, rows...)
-		}
+		h.loadSome(g, blocks)
 		h.drain(a)
 	}
 	misfits := func() (out []string) {

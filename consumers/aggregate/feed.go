@@ -17,7 +17,7 @@ import (
 // become double otherwise, which is harmless: whoever reads facts takes each position once.
 func (a *Aggregator) feed(ctx context.Context, batch *batch, token string) error {
 	if ranges := batch.ranges(revocation, "partition", "offset"); ranges != "" {
-		const columns = "rec, type, partition, offset, version, hash, grp, revocation, up_to"
+		columns := names(recordColumns)
 		query := fmt.Sprintf("INSERT INTO store.records (%s) SELECT %s FROM (%s) WHERE %s", columns, columns, a.sources[revocation], ranges)
 		if err := a.feedOnce(ctx, "revocations/"+token, query); err != nil {
 			return err
@@ -27,7 +27,7 @@ func (a *Aggregator) feed(ctx context.Context, batch *batch, token string) error
 	if facts == "" {
 		return nil
 	}
-	return a.feedOnce(ctx, "facts/"+token, fmt.Sprintf("INSERT INTO store.facts (%s) %s", factNames(), facts))
+	return a.feedOnce(ctx, "facts/"+token, fmt.Sprintf("INSERT INTO store.facts (%s) %s", names(factColumns), facts))
 }
 
 // factsOfRows is the query that makes facts of the rows of the batch's blocks; empty where none can become one.
@@ -78,8 +78,32 @@ func (b *batch) key() string {
 	return fmt.Sprintf("%x", h.Sum64())
 }
 
+// column is a column with its type.
+type column struct{ name, kind string }
+
+func names(columns []column) string {
+	out := make([]string, len(columns))
+	for i, c := range columns {
+		out[i] = c.name
+	}
+	return strings.Join(out, ", ")
+}
+
+// recordColumns are the columns of store.records but gone.
+var recordColumns = []column{
+	{"rec", "UInt128"},
+	{"type", "UInt8"},
+	{"partition", "UInt32"},
+	{"offset", "UInt64"},
+	{"version", "Int64"},
+	{"hash", "FixedString(16)"},
+	{"grp", "UInt128"},
+	{"revocation", "UInt128"},
+	{"up_to", "Int64"},
+}
+
 // factColumns are the columns of store.facts that views give; the others are what an event says nothing of.
-var factColumns = []struct{ name, kind string }{
+var factColumns = []column{
 	{"grp", "UInt128"},
 	{"rec", "UInt128"},
 	{"type", "UInt8"},
@@ -117,14 +141,6 @@ var factGiven = map[uint8][]string{
 	6: {"comune", "nomenclature", "area", "kind"},
 	7: {"comune", "unit", "svc", "a", "b", "valid_from"},
 	9: {"comune", "kind", "a", "b", "valid_from"},
-}
-
-func factNames() string {
-	names := make([]string, len(factColumns))
-	for i, c := range factColumns {
-		names[i] = c.name
-	}
-	return strings.Join(names, ", ")
 }
 
 // factExpressions are the columns of store.facts out of those that the view of an event gives.

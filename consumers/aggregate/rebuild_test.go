@@ -14,6 +14,19 @@ import (
 	"github.com/welfarehub/welfarehub/pkg/event"
 )
 
+// loadSome loads blocks of random events, each of one kind.
+func (h *hub) loadSome(g *generator, blocks int) {
+	for range blocks {
+		rows := []*event.Row{g.event()}
+		for range 40 {
+			if r := g.event(); r.Type == rows[0].Type {
+				rows = append(rows, r)
+			}
+		}
+		h.load(0, rows...)
+	}
+}
+
 // spoil puts wrong figures into the live cells: of groups that are there, and of one that is not.
 func (h *hub) spoil() {
 	h.exec("INSERT INTO " + insertContrib(liveTable)[len("INSERT INTO "):] + " SELECT grp, comune, nomenclature, area, month, unit, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, now64(3) FROM store.contrib WHERE grp != 0 AND NOT startsWith(area, '#') LIMIT 2")
@@ -59,17 +72,7 @@ func TestRebuiltAndExchangedAndBack(t *testing.T) {
 	a := h.aggregator(Options{})
 	ctx := t.Context()
 	g := &generator{t: t, rnd: rand.New(rand.NewPCG(1, 2))}
-	more := func() {
-		for range 5 {
-			rows := []*event.Row{g.event()}
-			for range 40 {
-				if r := g.event(); r.Type == rows[0].Type {
-					rows = append(rows, r)
-				}
-			}
-			h.load(0, rows...)
-		}
-	}
+	more := func() { h.loadSome(g, 5) }
 	more()
 	h.drain(a)
 	h.agree("before")

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/segmentio/kafka-go"
+
+	wkafka "github.com/welfarehub/welfarehub/pkg/kafka"
 )
 
 // TopicSpec is a topic that must be there.
@@ -99,9 +101,9 @@ func awaitTopics(ctx context.Context, client *kafka.Client, specs []TopicSpec) e
 			}
 		}
 		if missing == "" {
-			if missing, err = notYetLed(ctx, client, have); err != nil || missing == "" {
-				return err
-			}
+			// The cluster tells who leads a new partition before that broker knows: its answer is waited for.
+			_, err := wkafka.LogsBounds(ctx, client, slices.Collect(maps.Keys(have)))
+			return err
 		}
 		select {
 		case <-ctx.Done():
@@ -141,34 +143,4 @@ func partitionCounts(ctx context.Context, client *kafka.Client, specs []TopicSpe
 		}
 	}
 	return counts, nil
-}
-
-// notYetLed names a topic with a partition whose leader does not yet lead it: the cluster tells who leads a new
-// partition before that broker knows. Empty: there is none.
-func notYetLed(ctx context.Context, client *kafka.Client, counts map[string]int) (string, error) {
-	ask := map[string][]kafka.OffsetRequest{}
-	for name, n := range counts {
-		for p := range n {
-			ask[name] = append(ask[name], kafka.LastOffsetOf(p))
-		}
-	}
-	if len(ask) == 0 {
-		return "", nil
-	}
-	res, err := client.ListOffsets(ctx, &kafka.ListOffsetsRequest{Topics: ask})
-	if err != nil {
-		return "", fmt.Errorf("read offsets of %d topics: %w", len(ask), err)
-	}
-	for name, parts := range res.Topics {
-		for _, p := range parts {
-			var refused kafka.Error
-			switch {
-			case errors.As(p.Error, &refused) && refused.Temporary():
-				return name, nil
-			case p.Error != nil:
-				return "", fmt.Errorf("read offsets of %s/%d: %w", name, p.Partition, p.Error)
-			}
-		}
-	}
-	return "", nil
 }

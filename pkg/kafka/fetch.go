@@ -29,7 +29,6 @@ type Fetcher struct {
 	logEnd      int64
 
 	batches recordBatches // what is left of the last answer
-	body    []byte        // the last answer
 	at      int64         // offset that the next record of batches may have
 	memory  *Memory
 	used    [][]byte // buffers of memory that records handed out may alias
@@ -63,7 +62,7 @@ func (f *Fetcher) Close() {
 		_ = f.conn.Close()
 		f.conn = nil
 	}
-	f.batches, f.body = recordBatches{}, nil
+	f.batches = recordBatches{}
 }
 
 // Release tells that records handed out so far are used no more: their memory goes to whoever fetches next. Who
@@ -121,9 +120,9 @@ func (f *Fetcher) Fetch(ctx context.Context, dst []Record, offset, limit int64, 
 			return dst, next, fmt.Errorf("read records of %s/%d at offset %d: %w", f.topic, f.partition, next, err)
 		}
 		if !more {
-			if !f.batches.plain && len(f.body) > 0 {
-				f.giveBack(f.body) // all of it was decompressed
-				f.body = nil
+			if body := f.batches.body; !f.batches.plain && len(body) > 0 {
+				f.giveBack(body) // all of it was decompressed
+				f.batches.body = nil
 			}
 			next = max(next, f.batches.end)
 			break
@@ -132,7 +131,7 @@ func (f *Fetcher) Fetch(ctx context.Context, dst []Record, offset, limit int64, 
 			continue // a batch begins before what was asked for
 		}
 		if limit > 0 && r.Offset >= limit {
-			f.batches, f.body = recordBatches{}, nil
+			f.batches = recordBatches{}
 			break
 		}
 		size += len(r.Key) + len(r.Value) + len(r.headers)
@@ -174,11 +173,11 @@ func (f *Fetcher) request(ctx context.Context, offset int64, wait time.Duration)
 	if got := int32(binary.BigEndian.Uint32(head[4:])); got != f.correlation {
 		return fmt.Errorf("%w: answer %d to request %d", errProtocol, got, f.correlation)
 	}
-	f.body = f.buffer(size)
-	if _, err := io.ReadFull(conn, f.body); err != nil {
+	body := f.buffer(size)
+	if _, err := io.ReadFull(conn, body); err != nil {
 		return err
 	}
-	return f.decodeAnswer(f.body)
+	return f.decodeAnswer(body)
 }
 
 // maxAnswer is far above what a broker sends: an answer is cut at fetchBytes, save its first batch.
@@ -255,6 +254,7 @@ func (f *Fetcher) decodeAnswer(body []byte) error {
 	}
 	f.logEnd = end
 	f.batches = newRecordBatches(raw, aborted)
+	f.batches.body = body
 	return nil
 }
 

@@ -112,6 +112,7 @@ type abortedTransaction struct{ producer, first int64 }
 
 // recordBatches goes through the records of an answer.
 type recordBatches struct {
+	body    []byte // the answer
 	raw     []byte // batches not begun
 	records []byte // of the batch in work
 	left    int32  // records of it

@@ -32,8 +32,11 @@ func LogBounds(ctx context.Context, client *kafka.Client, topic string) (map[int
 	return out, nil
 }
 
-// LogsBounds reads the bounds of all partitions of topics, all topics of the cluster for none; one that the cluster does not have is left out.
+// LogsBounds reads the bounds of all partitions of topics; one that the cluster does not have is left out.
 func LogsBounds(ctx context.Context, client *kafka.Client, topics []string) (map[string]map[int]Bounds, error) {
+	if len(topics) == 0 {
+		return nil, nil // the cluster would be asked for all that it has
+	}
 	parts, err := partitionsOf(ctx, client, topics)
 	if err != nil {
 		return nil, err
